@@ -1,0 +1,331 @@
+//! Every path of the store is computed here and nowhere else. Does no I/O.
+
+use std::path::{Path, PathBuf};
+
+use oci::{ChainId, DiffId, Digest, Reference};
+
+/// Where an index belongs: to a layer alone, or to a layer on top of one chain.
+///
+/// A tar that lacks entries for its parent directories, or links to files below, has a tree only together with what lies
+/// underneath (see `oci::layer::resolve`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IndexId {
+    /// The layer.
+    pub layer: DiffId,
+    /// The chain underneath, none when the index depends on no other layer.
+    pub below: Option<ChainId>,
+}
+
+impl IndexId {
+    /// File name without extension: `<layer>` or `<layer>.<chain below>`.
+    fn stem(&self) -> String {
+        match self.below {
+            Some(below) => format!("{}.{}", self.layer.0.hex(), below.0.hex()),
+            None => self.layer.0.hex(),
+        }
+    }
+}
+
+/// The root directory of a store and the paths under it.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+/// Directories directly under the root, made with the store.
+pub(crate) const DIRECTORIES: [&str; 14] = [
+    "blobs",
+    "layers",
+    "unpacked",
+    "images",
+    "names",
+    "stat",
+    "locks",
+    "leases",
+    "tmp",
+    "mounts",
+    "containers",
+    "container-names",
+    "volumes",
+    "net",
+];
+
+/// Files directly under the root.
+pub(crate) const FILES: [&str; 13] = [
+    "format.json",
+    "format.new",
+    "boot",
+    "boot.new",
+    "gate.lock",
+    "gc.lock",
+    "containers.lock",
+    "store.db",
+    "store.db-wal",
+    "store.db-shm",
+    "store.new",
+    "store.new-wal",
+    "store.new-shm",
+];
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub(crate) fn format(&self) -> PathBuf {
+        self.at("format.json")
+    }
+
+    /// What becomes `format.json`. Not in `tmp/`: anybody may sweep there while no session exists yet.
+    pub(crate) fn format_new(&self) -> PathBuf {
+        self.at("format.new")
+    }
+
+    pub(crate) fn boot_new(&self) -> PathBuf {
+        self.at("boot.new")
+    }
+
+    pub(crate) fn gate(&self) -> PathBuf {
+        self.at("gate.lock")
+    }
+
+    pub(crate) fn gc_lock(&self) -> PathBuf {
+        self.at("gc.lock")
+    }
+
+    pub(crate) fn boot(&self) -> PathBuf {
+        self.at("boot")
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.at("store.db")
+    }
+
+    /// Where a new database grows up.
+    pub(crate) fn database_new(&self) -> PathBuf {
+        self.at("store.new")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.at("blobs")
+    }
+
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.at("layers")
+    }
+
+    pub(crate) fn layer_tar(&self, layer: &DiffId) -> PathBuf {
+        self.layers().join(format!("{}.tar", layer.0.hex()))
+    }
+
+    pub(crate) fn index(&self, index: &IndexId) -> PathBuf {
+        self.layers().join(format!("{}.erofs", index.stem()))
+    }
+
+    pub(crate) fn unpacked(&self) -> PathBuf {
+        self.at("unpacked")
+    }
+
+    /// Directory of one unpacked layer; the tree itself lies in [`UNPACKED_TREE`] inside.
+    pub(crate) fn unpacked_layer(&self, index: &IndexId) -> PathBuf {
+        self.unpacked().join(index.stem())
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.at("images")
+    }
+
+    pub(crate) fn image(&self, config: &Digest) -> PathBuf {
+        self.images().join(format!("{}.json", config.hex()))
+    }
+
+    pub(crate) fn names(&self) -> PathBuf {
+        self.at("names")
+    }
+
+    /// A reference may be longer than a file name, so its digest names the file and the text stands inside.
+    pub(crate) fn name(&self, name: &Reference) -> PathBuf {
+        self.names().join(format!("{}.json", Digest::of(name.to_string()).hex()))
+    }
+
+    pub(crate) fn stat(&self) -> PathBuf {
+        self.at("stat")
+    }
+
+    pub(crate) fn stat_cache(&self, context: &Path) -> PathBuf {
+        self.stat().join(Digest::of(context.as_os_str().as_encoded_bytes()).hex())
+    }
+
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.at("locks")
+    }
+
+    pub(crate) fn key_lock(&self, key: &Digest) -> PathBuf {
+        self.locks().join(key.hex())
+    }
+
+    pub(crate) fn key_log(&self, key: &Digest) -> PathBuf {
+        self.locks().join(format!("{}.log", key.hex()))
+    }
+
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.at("leases")
+    }
+
+    pub(crate) fn lease(&self, session: &str) -> PathBuf {
+        self.leases().join(session)
+    }
+
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.at("tmp")
+    }
+
+    pub(crate) fn session_tmp(&self, session: &str) -> PathBuf {
+        self.tmp().join(session)
+    }
+
+    pub(crate) fn mounts(&self) -> PathBuf {
+        self.at("mounts")
+    }
+
+    pub(crate) fn mount(&self, id: &str) -> PathBuf {
+        self.mounts().join(Digest::of(id).hex())
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.at("containers")
+    }
+
+    pub(crate) fn container(&self, id: &str) -> PathBuf {
+        self.containers().join(id)
+    }
+
+    pub(crate) fn container_names(&self) -> PathBuf {
+        self.at("container-names")
+    }
+
+    pub(crate) fn container_name(&self, name: &str) -> PathBuf {
+        self.container_names().join(name)
+    }
+
+    pub(crate) fn containers_lock(&self) -> PathBuf {
+        self.at("containers.lock")
+    }
+
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.at("volumes")
+    }
+
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
+    }
+
+    pub(crate) fn net(&self) -> PathBuf {
+        self.at("net")
+    }
+}
+
+/// The tree inside the directory of an unpacked layer.
+pub(crate) const UNPACKED_TREE: &str = "tree";
+/// Beside [`UNPACKED_TREE`] once every file of it has reached the disk.
+pub(crate) const UNPACKED_DURABLE: &str = "durable";
+
+/// The digest in a file name of `blobs/`.
+pub(crate) fn parse_blob(name: &str) -> Option<Digest> {
+    Digest::from_hex(name).ok()
+}
+
+/// What a file name in `layers/` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LayerFile {
+    Tar(DiffId),
+    Index(IndexId),
+}
+
+impl LayerFile {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        if let Some(hex) = name.strip_suffix(".tar") {
+            return Some(Self::Tar(DiffId(Digest::from_hex(hex).ok()?)));
+        }
+        parse_index_stem(name.strip_suffix(".erofs")?).map(Self::Index)
+    }
+
+    pub(crate) fn layer(&self) -> DiffId {
+        match self {
+            Self::Tar(layer) => *layer,
+            Self::Index(index) => index.layer,
+        }
+    }
+}
+
+/// Reads `<layer>` or `<layer>.<chain below>`, as in `layers/` and `unpacked/`.
+pub(crate) fn parse_index_stem(stem: &str) -> Option<IndexId> {
+    let (layer, below) = match stem.split_once('.') {
+        Some((layer, below)) => (layer, Some(ChainId(Digest::from_hex(below).ok()?))),
+        None => (stem, None),
+    };
+    Some(IndexId { layer: DiffId(Digest::from_hex(layer).ok()?), below })
+}
+
+/// The digest in a file name of `images/` or `names/`.
+pub(crate) fn parse_json(name: &str) -> Option<Digest> {
+    Digest::from_hex(name.strip_suffix(".json")?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_file_names_round_trip() {
+        let layout = Layout::new(Path::new("/s"));
+        let layer = DiffId(Digest::of("a"));
+        let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(LayerFile::parse(&name(layout.layer_tar(&layer))), Some(LayerFile::Tar(layer)));
+        for below in [None, Some(ChainId(Digest::of("b")))] {
+            let index = IndexId { layer, below };
+            assert_eq!(LayerFile::parse(&name(layout.index(&index))), Some(LayerFile::Index(index)));
+            assert_eq!(parse_index_stem(&name(layout.unpacked_layer(&index))), Some(index));
+        }
+        for bad in ["", ".tar", "x.tar", "x.erofs", "noise"] {
+            assert_eq!(LayerFile::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_directory_is_made_with_the_store() {
+        let layout = Layout::new(Path::new("/s"));
+        let mut computed = [
+            layout.blobs(),
+            layout.layers(),
+            layout.unpacked(),
+            layout.images(),
+            layout.names(),
+            layout.stat(),
+            layout.locks(),
+            layout.leases(),
+            layout.tmp(),
+            layout.mounts(),
+            layout.containers(),
+            layout.container_names(),
+            layout.volumes(),
+            layout.net(),
+        ];
+        let mut listed = DIRECTORIES.map(|name| layout.root().join(name));
+        computed.sort();
+        listed.sort();
+        assert_eq!(computed, listed);
+    }
+}

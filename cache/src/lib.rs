@@ -1,0 +1,64 @@
+//! The store: everything rbuild keeps between two commands, in one directory that any number of processes use at once.
+//! Describes mounts and never mounts; knows no Dockerfile, no registry and no terminal.
+//!
+//! ```text
+//! <root>/
+//! ├── format.json                  version and feature flags; a store without it is half-made and made again
+//! ├── boot                         boot id at the last opening, to notice a reboot
+//! ├── gate.lock                    flock: shared while a pin is written and looked after, exclusive while garbage is moved out
+//! ├── gc.lock                      flock: one collector or repairer at a time
+//! ├── containers.lock              flock: container ids and names change
+//! ├── store.db (-wal, -shm)        SQLite: records, manifests of keys, compressed forms of layers, history
+//! ├── blobs/<hex>                  bytes by sha256: configs, image manifests, logs, file lists, compressed layers
+//! ├── layers/
+//! │   ├── <hex>.tar                a layer, uncompressed, by diffID
+//! │   ├── <hex>.erofs              its index, when its tree depends on no other layer
+//! │   └── <hex>.<chain>.erofs      its index on top of one chain
+//! ├── unpacked/<index name>/       directory backend: `tree/`, and `durable` once it has reached the disk
+//! ├── images/<hex>.json            config digest -> chain of layers
+//! ├── names/<hex>.json             a name (its sha256 names the file) -> image or image index
+//! ├── stat/<hex>                   stat cache of a context directory (the sha256 of its path)
+//! ├── locks/<key> (.log)           flock: one process runs the step of this key; what it prints, for those who wait
+//! ├── leases/<session>             flock'd by a live process; its lines pin layers and blobs
+//! ├── tmp/<session>/               that process's unfinished files; without a live lease, anybody's to remove
+//! ├── mounts/<hex>/                cache mounts of RUN by id: `meta.json`, `0/`, `1/`… (instances), `0.lock`…
+//! ├── containers/<id>/             `pins`, `name`, and what the caller keeps there: config, state, upper, log
+//! ├── container-names/<name>       symlink to the id
+//! ├── volumes/<name>/              `meta.json` and `data/`
+//! └── net/                         the networks of containers; belongs to the executor
+//! ```
+//!
+//! What must never happen: a file under its final name that is not whole; an index made by anyone else, or from a tar whose
+//! digest was not checked; garbage collection taking what a live lease, a container, a name or a record needs.
+#![forbid(unsafe_code)]
+
+mod blob;
+mod content;
+mod db;
+mod durable;
+mod error;
+mod format;
+mod fsio;
+mod image;
+mod keylock;
+mod layer;
+mod layout;
+mod record;
+mod session;
+mod statcache;
+mod stattable;
+mod store;
+mod time;
+
+pub use blob::BlobWriter;
+pub use content::{ContentDigest, ContentHasher, FileStat, HashError, Stamp, hash_file};
+pub use error::StoreError;
+pub use image::{ImageSummary, StoredImage, Target};
+pub use keylock::{KeyGuard, KeyLock, KeyWaiter};
+pub use layer::LayerDraft;
+pub use layout::IndexId;
+pub use record::{Filing, Record};
+pub use session::Pin;
+pub use statcache::StatCache;
+pub use store::{BootId, Store, TreeRemover};
+pub use time::Timestamp;
