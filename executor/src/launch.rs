@@ -1,0 +1,386 @@
+//! rbuild's side: starts the helper, sends it requests from any thread, hands its answers to whoever waits for them.
+//! Makes no namespace itself.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::error::ExecError;
+use crate::facts::HostFacts;
+use crate::idmap::IdMaps;
+use crate::proto::{Answer, Ended, Exit, Hello, Op, Reply, Request, Started};
+use crate::server::HELPER_ARGUMENT;
+use crate::spec::{ContainerSpec, LimitUnavailable, Process};
+use crate::sys;
+use crate::wire::{self, Frame};
+
+/// How a helper is to be.
+#[derive(Debug, Clone)]
+pub struct HelperOptions {
+    /// As whom containers run.
+    pub identity: Identity,
+    /// A directory of this user, made when missing, that the helper covers with a tmpfs for its mount points. Several
+    /// helpers may use one; outside of a helper it stays empty.
+    pub mount_dir: PathBuf,
+    /// Name of the cgroup that holds the containers' cgroups, below the caller's own.
+    pub cgroup_parent: String,
+}
+
+/// As whom containers run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// Real root, without a user namespace.
+    Root,
+    /// Root of a user namespace with these ids.
+    Rootless(IdMaps),
+}
+
+impl HelperOptions {
+    /// Root when the caller is, otherwise the caller's subordinate ids.
+    pub fn new(mount_dir: impl Into<PathBuf>) -> Self {
+        let identity = match rustix::process::geteuid().is_root() {
+            true => Identity::Root,
+            false => Identity::Rootless(IdMaps::of_caller()),
+        };
+        Self { identity, mount_dir: mount_dir.into(), cgroup_parent: "rbuild".to_owned() }
+    }
+}
+
+/// What the three standard descriptors of a process are.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Input at its end, output thrown away.
+    Null,
+    /// These, in order.
+    Fds {
+        /// Standard input; `None`: at its end.
+        stdin: Option<OwnedFd>,
+        /// Standard output.
+        stdout: OwnedFd,
+        /// Standard error.
+        stderr: OwnedFd,
+    },
+    /// The terminal that the process's spec asks for.
+    Terminal,
+}
+
+/// A running helper. Usable from many threads at once; dropping it kills its containers and cleans up.
+#[derive(Debug)]
+pub struct Helper {
+    shared: Arc<Shared>,
+    facts: HostFacts,
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    control: UnixStream,
+    /// Held while a frame is written.
+    writing: Mutex<()>,
+    next: AtomicU64,
+    /// `None` once the helper is gone.
+    waiting: Mutex<Option<HashMap<u64, Arc<Slot>>>>,
+}
+
+/// Where the answers to one request arrive.
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<Answers>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    started: Option<(Started, Vec<OwnedFd>)>,
+    end: Option<Result<Option<Ended>, ExecError>>,
+}
+
+impl Helper {
+    /// Starts a helper and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`ExecError::Spawn`], [`ExecError::Namespaces`], [`ExecError::UserNamespace`], [`ExecError::IdMap`] and
+    /// [`ExecError::Setup`]; the process is gone then.
+    pub fn spawn(options: &HelperOptions) -> Result<Self, ExecError> {
+        let (control, theirs) = UnixStream::pair().map_err(|e| ExecError::Spawn { source: (&e).into() })?;
+        let mut child = spawn_process(options, theirs).map_err(|e| ExecError::Spawn { source: (&e).into() })?;
+        match greet(&control, options, child.id()) {
+            Ok(facts) => {
+                let shared = Arc::new(Shared {
+                    control,
+                    writing: Mutex::new(()),
+                    next: AtomicU64::new(1),
+                    waiting: Mutex::new(Some(HashMap::new())),
+                });
+                let reader = std::thread::spawn({
+                    let shared = Arc::clone(&shared);
+                    move || shared.read_answers()
+                });
+                Ok(Self { shared, facts, child, reader: Some(reader) })
+            }
+            Err(error) => {
+                drop(control);
+                drop(child.wait());
+                Err(error)
+            }
+        }
+    }
+
+    /// What the helper found on the host.
+    pub fn facts(&self) -> &HostFacts {
+        &self.facts
+    }
+
+    /// Starts a container and waits until its program runs.
+    ///
+    /// # Errors
+    /// Whatever kept the program from running; nothing is left behind, stubs in the upper included.
+    pub fn start(&self, spec: ContainerSpec, stdio: Stdio) -> Result<Container, ExecError> {
+        if (spec.process.tty.is_some()) != matches!(stdio, Stdio::Terminal) {
+            return Err(ExecError::Spec { message: "a terminal must be asked for in both places".to_owned() });
+        }
+        let fds = stdio.into_fds().map_err(|e| ExecError::Spawn { source: e.into() })?;
+        let (id, slot) = self.shared.request(Op::Start(Box::new(spec)), &fds)?;
+        drop(fds);
+        self.started(id, slot)
+    }
+
+    /// Runs a further process in a running container. `pid` is that of the container's first process.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn exec(&self, pid: i32, process: Process, stdio: Stdio) -> Result<Container, ExecError> {
+        let pid = rustix::process::Pid::from_raw(pid).ok_or(ExecError::NotRunning)?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .map_err(|_| ExecError::NotRunning)?;
+        let mut fds = vec![pidfd];
+        fds.extend(stdio.into_fds().map_err(|e| ExecError::Spawn { source: e.into() })?);
+        let (id, slot) = self.shared.request(Op::Exec(Box::new(process)), &fds)?;
+        self.started(id, slot)
+    }
+
+    fn started(&self, id: u64, slot: Arc<Slot>) -> Result<Container, ExecError> {
+        let (started, fds) = slot.await_start()?;
+        let mut fds = fds.into_iter();
+        let pidfd = fds.next().ok_or(ExecError::HelperGone)?;
+        Ok(Container { shared: Arc::clone(&self.shared), id, slot, started, pidfd, terminal: Mutex::new(fds.next()) })
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // The helper ends at the end of its control socket, after it has cleaned up.
+        drop(rustix::net::shutdown(&self.shared.control, rustix::net::Shutdown::Both));
+        if let Err(error) = self.child.wait() {
+            tracing::warn!(%error, "cannot wait for the helper process");
+        }
+        if let Some(reader) = self.reader.take() {
+            drop(reader.join());
+        }
+    }
+}
+
+fn spawn_process(_options: &HelperOptions, control: UnixStream) -> std::io::Result<Child> {
+    Command::new("/proc/self/exe")
+        .arg(HELPER_ARGUMENT)
+        .stdin(OwnedFd::from(control))
+        .stdout(std::process::Stdio::null())
+        .env_clear()
+        .spawn()
+}
+
+/// The first words with a new helper.
+fn greet(mut control: &UnixStream, options: &HelperOptions, pid: u32) -> Result<HostFacts, ExecError> {
+    let maps = match &options.identity {
+        Identity::Root => None,
+        Identity::Rootless(maps) => Some(maps.clone()),
+    };
+    let hello = Hello {
+        mount_dir: options.mount_dir.clone(),
+        maps: maps.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
+    };
+    let gone = |_| ExecError::HelperGone;
+    wire::send(control, &hello, &[]).map_err(gone)?;
+    loop {
+        let frame: Frame<Reply> = wire::receive(control).map_err(gone)?.ok_or(ExecError::HelperGone)?;
+        match (frame.message.body, &maps) {
+            (Answer::WantsMaps, Some(maps)) => {
+                maps.write(pid.cast_signed())?;
+                control.write_all(&[1]).map_err(gone)?;
+            }
+            (Answer::Ready(facts), _) => return Ok(*facts),
+            (Answer::Failed(error), _) => return Err(error),
+            _ => return Err(ExecError::HelperGone),
+        }
+    }
+}
+
+impl Stdio {
+    fn into_fds(self) -> rustix::io::Result<Vec<OwnedFd>> {
+        let null = || {
+            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+            rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())
+        };
+        Ok(match self {
+            Self::Null => vec![null()?, null()?, null()?],
+            Self::Fds { stdin, stdout, stderr } => vec![stdin.map_or_else(null, Ok)?, stdout, stderr],
+            Self::Terminal => Vec::new(),
+        })
+    }
+}
+
+impl Shared {
+    /// Sends a request and makes a place for its answers.
+    fn request(&self, op: Op, fds: &[OwnedFd]) -> Result<(u64, Arc<Slot>), ExecError> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let slot = Arc::new(Slot::default());
+        lock(&self.waiting).as_mut().ok_or(ExecError::HelperGone)?.insert(id, Arc::clone(&slot));
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        let writing = lock(&self.writing);
+        wire::send(&self.control, &Request { id, op }, &fds).map_err(|_| ExecError::HelperGone)?;
+        drop(writing);
+        Ok((id, slot))
+    }
+
+    /// The reader thread: until the helper is gone, then everyone still waiting is told.
+    fn read_answers(&self) {
+        while let Ok(Some(Frame { message: Reply { id, body }, fds })) = wire::receive(&self.control) {
+            let last = !matches!(body, Answer::Started(_));
+            let slot = match lock(&self.waiting).as_mut() {
+                Some(waiting) if last => waiting.remove(&id),
+                Some(waiting) => waiting.get(&id).cloned(),
+                None => None,
+            };
+            if let Some(slot) = slot {
+                slot.put(body, fds);
+            }
+        }
+        for slot in lock(&self.waiting).take().into_iter().flatten() {
+            slot.1.put(Answer::Failed(ExecError::HelperGone), Vec::new());
+        }
+    }
+}
+
+impl Slot {
+    fn put(&self, body: Answer, fds: Vec<OwnedFd>) {
+        let mut state = lock(&self.state);
+        match body {
+            Answer::Started(started) => state.started = Some((started, fds)),
+            Answer::Exited(ended) => state.end = Some(Ok(Some(ended))),
+            Answer::Failed(error) => state.end = Some(Err(error)),
+            Answer::Done => state.end = Some(Ok(None)),
+            Answer::WantsMaps | Answer::Ready(_) => {}
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn await_start(&self) -> Result<(Started, Vec<OwnedFd>), ExecError> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(started) = state.started.take() {
+                return Ok(started);
+            }
+            if let Some(Err(error)) = &state.end {
+                return Err(error.clone());
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn await_end(&self) -> Result<Option<Ended>, ExecError> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(end) = &state.end {
+                return end.clone();
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A process started by the helper: a container's first, or a further one.
+#[derive(Debug)]
+pub struct Container {
+    shared: Arc<Shared>,
+    id: u64,
+    slot: Arc<Slot>,
+    started: Started,
+    pidfd: OwnedFd,
+    terminal: Mutex<Option<OwnedFd>>,
+}
+
+impl Container {
+    /// Its pid on the host.
+    pub fn pid(&self) -> i32 {
+        self.started.pid
+    }
+
+    /// Readable when the process has ended (pidfd_open(2)).
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Limits that were asked for and that this host cannot give.
+    pub fn unavailable(&self) -> &[LimitUnavailable] {
+        &self.started.unavailable
+    }
+
+    /// The other end of its terminal, once.
+    pub fn take_terminal(&self) -> Option<OwnedFd> {
+        lock(&self.terminal).take()
+    }
+
+    /// Sends it a signal; ending the first process ends the container.
+    ///
+    /// # Errors
+    /// [`ExecError::NotRunning`] when it has ended.
+    pub fn kill(&self, signal: i32) -> Result<(), ExecError> {
+        sys::pidfd_kill(self.pidfd.as_fd(), signal).map_err(|_| ExecError::NotRunning)
+    }
+
+    /// Waits until it has ended and is cleaned up after. May be called again and from several threads.
+    ///
+    /// # Errors
+    /// [`ExecError::HelperGone`] when the helper died; the process is killed then.
+    pub fn wait(&self) -> Result<Exit, ExecError> {
+        self.ended().map(|ended| ended.exit)
+    }
+
+    /// Waits, and says whether the kernel killed a process of the container for want of memory.
+    ///
+    /// # Errors
+    /// As for [`Self::wait`].
+    pub fn oom_killed(&self) -> Result<bool, ExecError> {
+        self.ended().map(|ended| ended.oom_killed)
+    }
+
+    fn ended(&self) -> Result<Ended, ExecError> {
+        let ended = self.slot.await_end();
+        if matches!(ended, Err(ExecError::HelperGone)) {
+            drop(self.kill(libc::SIGKILL));
+        }
+        ended?.ok_or(ExecError::HelperGone)
+    }
+
+    /// Stops or continues all its processes.
+    ///
+    /// # Errors
+    /// [`ExecError::NoFreezer`], [`ExecError::NotRunning`].
+    pub fn freeze(&self, frozen: bool) -> Result<(), ExecError> {
+        let (_, slot) = self.shared.request(Op::Freeze { target: self.id, frozen }, &[])?;
+        slot.await_end().map(drop)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,97 @@
+//! How the helper comes up: out of the way of the host's mounts and, for an ordinary user, root in a user namespace.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::{Server, answer};
+use crate::error::ExecError;
+use crate::facts::HostFacts;
+use crate::init::Staging;
+use crate::layers::LayerMounts;
+use crate::proto::{Answer, Hello};
+use crate::sys::{self, SingleThreaded};
+use crate::wire::{self, Frame};
+
+/// Takes the control socket from standard input and prepares; `None` when the parent is gone or was told of a failure.
+pub(super) fn start(single: SingleThreaded) -> Option<Server> {
+    let control = take_control_socket().ok()?;
+    let Frame { message: hello, .. } = wire::receive::<Hello>(&control).ok()??;
+    match prepare(&control, &hello, single) {
+        Ok((staging, facts)) => {
+            answer(&control, 0, Answer::Ready(Box::new(facts.clone())), &[]);
+            let layers = LayerMounts::new(staging.layers());
+            Some(Server { control, single, facts, staging, layers, running: Vec::new() })
+        }
+        Err(error) => {
+            answer(&control, 0, Answer::Failed(error), &[]);
+            None
+        }
+    }
+}
+
+/// Standard input is the one descriptor that std passes to a child without unsafe code; containers must not see it.
+fn take_control_socket() -> std::io::Result<UnixStream> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn prepare(control: &UnixStream, hello: &Hello, single: SingleThreaded) -> Result<(Staging, HostFacts), ExecError> {
+    let _ = single;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    if hello.maps.is_some() {
+        become_mapped_root(control)?;
+    } else {
+        sys::unshare(libc::CLONE_NEWNS).map_err(|e| ExecError::Namespaces { source: e.into() })?;
+    }
+    let staging = stage(&hello.mount_dir)?;
+    // Otherwise an open working directory would pin whatever filesystem the user started rbuild in.
+    rustix::process::chdir("/").map_err(|e| setup("enter `/`", e))?;
+    Ok((staging, HostFacts::read()))
+}
+
+/// Makes the user namespace, waits for its maps, and becomes its root.
+fn become_mapped_root(control: &UnixStream) -> Result<(), ExecError> {
+    sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(|e| ExecError::UserNamespace { source: e.into() })?;
+    answer(control, 0, Answer::WantsMaps, &[]);
+    let mut byte = [0];
+    let mut stream = control;
+    stream.read_exact(&mut byte).map_err(|_| ExecError::HelperGone)?;
+    let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    set_thread_res_gid(root.1, root.1, root.1).map_err(|e| setup("become root of the user namespace", e))?;
+    set_thread_res_uid(root.0, root.0, root.0).map_err(|e| setup("become root of the user namespace", e))?;
+    match set_thread_groups(&[]) {
+        // Not allowed where only the caller's own id is mapped.
+        Ok(()) | Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(errno) => Err(setup("drop groups", errno)),
+    }
+}
+
+/// Cuts propagation in both directions and covers `dir` with a tmpfs nobody else sees.
+fn stage(dir: &Path) -> Result<Staging, ExecError> {
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", flags).map_err(|e| setup("make mounts private", e))?;
+    std::fs::create_dir_all(dir)
+        .map_err(|e| ExecError::Setup { what: format!("make `{}`", dir.display()), source: (&e).into() })?;
+    mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755"))
+        .map_err(|e| setup("mount `tmpfs`", e))?;
+    Staging::create(dir).map_err(|e| setup("make mount points", e))
+}
+
+fn setup(what: &str, errno: rustix::io::Errno) -> ExecError {
+    ExecError::Setup { what: what.to_owned(), source: errno.into() }
+}
+
+/// Carries reports of a new process one way and go-aheads the other; closed on exec.
+pub(super) fn socket_pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
