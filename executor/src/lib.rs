@@ -29,7 +29,7 @@ mod layers;
 mod lower;
 mod plan;
 mod proto;
-mod seccomp;
+pub mod seccomp;
 mod server;
 pub mod spec;
 mod step;

@@ -2,7 +2,6 @@
 //!
 //! resolv.conf(5), hosts(5). Decides whether a DNS relay is needed; knows nothing of how it works.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -156,17 +155,13 @@ impl ResolvConf {
     }
 
     fn render(&self) -> String {
-        let mut out = String::new();
-        let mut line = |keyword: &str, values: &[String]| {
+        let mut lines: Vec<String> = self.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        for (keyword, values) in [("search", &self.search), ("options", &self.options)] {
             if !values.is_empty() {
-                // Writing to a string cannot fail.
-                drop(writeln!(out, "{keyword} {}", values.join(" ")));
+                lines.push(format!("{keyword} {}\n", values.join(" ")));
             }
-        };
-        self.servers.iter().for_each(|server| line("nameserver", std::slice::from_ref(server)));
-        line("search", &self.search);
-        line("options", &self.options);
-        out
+        }
+        lines.concat()
     }
 }
 

@@ -148,9 +148,9 @@ impl<'a> Attributes<'a> {
         Self { rest: value }
     }
 
-    /// The value of the first attribute of this kind.
-    pub(super) fn find(&self, kind: u16) -> Option<&'a [u8]> {
-        self.clone().find(|(k, _)| *k == kind).map(|(_, value)| value)
+    /// The value of the first attribute of this kind, if any.
+    pub(super) fn get(&self, kind: u16) -> Option<&'a [u8]> {
+        self.clone().find(|found| found.0 == kind).map(|(_, value)| value)
     }
 }
 
@@ -236,7 +236,7 @@ impl Netlink {
     /// Opens a socket in the calling thread's network namespace.
     pub(super) fn open(family: Family) -> Result<Self, NetlinkError> {
         let protocol = match family {
-            Family::Route => net::netlink::ROUTE,
+            Family::Route => None,
             Family::Netfilter => Some(net::netlink::NETFILTER),
         };
         let socket = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
@@ -395,11 +395,11 @@ mod tests {
         let (reply, used) = next_message(&bytes).unwrap();
         assert_eq!((used, reply.kind, reply.sequence), (bytes.len(), 16, 7));
         let attributes = reply.attributes(4);
-        assert_eq!(attributes.find(3).map(text).as_deref(), Some("ab"));
-        let info = Attributes::within(attributes.find(18).unwrap());
-        assert_eq!(info.find(1).map(text).as_deref(), Some("veth"));
-        let inner = Attributes::within(&info.find(2).unwrap()[4..]);
-        assert_eq!(inner.find(4).and_then(number), Some(1500));
+        assert_eq!(attributes.get(3).map(text).as_deref(), Some("ab"));
+        let info = Attributes::within(attributes.get(18).unwrap());
+        assert_eq!(info.get(1).map(text).as_deref(), Some("veth"));
+        let inner = Attributes::within(&info.get(2).unwrap()[4..]);
+        assert_eq!(inner.get(4).and_then(number), Some(1500));
     }
 
     proptest! {

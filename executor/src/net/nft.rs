@@ -159,8 +159,8 @@ impl Tables {
         let gone: Vec<Message> = rules
             .iter()
             .map(|rule| rule.attributes(NFGENMSG))
-            .filter(|rule| rule.find(RULE_USERDATA) == Some(&wanted))
-            .filter_map(|rule| rule.find(RULE_HANDLE))
+            .filter(|rule| rule.get(RULE_USERDATA) == Some(&wanted))
+            .filter_map(|rule| rule.get(RULE_HANDLE))
             .map(|handle| message(DELETE_RULE, 0, FAMILY_IP).text(RULE_TABLE, "filter").text(RULE_CHAIN, "FORWARD").bytes(RULE_HANDLE, handle))
             .collect();
         if gone.is_empty() { Ok(()) } else { absent_is_fine(self.transact(&gone)) }
@@ -187,12 +187,12 @@ fn message(kind: u16, flags: u16, family: u8) -> Message {
 fn dropping_chain(reply: &Reply) -> Option<DroppingChain> {
     let [family, ..] = reply.fixed::<NFGENMSG>()?;
     let attributes = reply.attributes(NFGENMSG);
-    let hook = Attributes::within(attributes.find(CHAIN_HOOK)?).find(HOOK_NUMBER).and_then(netlink::number_be)?;
-    let policy = attributes.find(CHAIN_POLICY).and_then(netlink::number_be)?;
+    let hook = Attributes::within(attributes.get(CHAIN_HOOK)?).get(HOOK_NUMBER).and_then(netlink::number_be)?;
+    let policy = attributes.get(CHAIN_POLICY).and_then(netlink::number_be)?;
     let found = DroppingChain {
         family,
-        table: attributes.find(CHAIN_TABLE).map(netlink::text)?,
-        chain: attributes.find(CHAIN_NAME).map(netlink::text)?,
+        table: attributes.get(CHAIN_TABLE).map(netlink::text)?,
+        chain: attributes.get(CHAIN_NAME).map(netlink::text)?,
     };
     (matches!(family, FAMILY_IP | FAMILY_INET) && hook == HOOK_FORWARD && policy == DROP).then_some(found)
 }

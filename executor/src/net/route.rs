@@ -250,12 +250,12 @@ fn absent_is_fine(error: NetlinkError) -> Result<(), NetlinkError> {
 fn parse_link(reply: &Reply) -> Option<Link> {
     let fixed = reply.fixed::<IFINFO>()?;
     let attributes = reply.attributes(IFINFO);
-    let info = attributes.find(LINK_INFO).map(Attributes::within);
+    let info = attributes.get(LINK_INFO).map(Attributes::within);
     Some(Link {
         index: netlink::number(&fixed[4..8])?,
-        name: attributes.find(LINK_NAME).map(netlink::text)?,
-        mtu: attributes.find(LINK_MTU).and_then(netlink::number).unwrap_or(1500),
-        kind: info.and_then(|i| i.find(LINK_INFO_KIND)).map(netlink::text).unwrap_or_default(),
+        name: attributes.get(LINK_NAME).map(netlink::text)?,
+        mtu: attributes.get(LINK_MTU).and_then(netlink::number).unwrap_or(1500),
+        kind: info.and_then(|i| i.get(LINK_INFO_KIND)).map(netlink::text).unwrap_or_default(),
     })
 }
 
@@ -266,14 +266,14 @@ fn parse_route(reply: &Reply) -> Option<Route> {
         return None;
     }
     let attributes = reply.attributes(RTMSG);
-    let destination = match attributes.find(ROUTE_DESTINATION) {
+    let destination = match attributes.get(ROUTE_DESTINATION) {
         Some(value) => Ipv4Addr::from_bits(netlink::number_be(value)?),
         None => Ipv4Addr::UNSPECIFIED,
     };
     Some(Route {
         destination: Subnet::new(destination, fixed[1]),
-        link: attributes.find(ROUTE_OUT).and_then(netlink::number).unwrap_or(0),
-        metric: attributes.find(ROUTE_PRIORITY).and_then(netlink::number).unwrap_or(0),
+        link: attributes.get(ROUTE_OUT).and_then(netlink::number).unwrap_or(0),
+        metric: attributes.get(ROUTE_PRIORITY).and_then(netlink::number).unwrap_or(0),
     })
 }
 

@@ -122,17 +122,15 @@ impl State {
 
     /// Waits for the lock. Others hold it for a few milliseconds.
     pub(super) fn lock(&self) -> Result<Locked<'_>, NetError> {
-        let path = self.root.join("lock");
-        let file = match open_lock(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                for part in ["networks", "users", "up"] {
-                    let path = self.root.join(part);
-                    fs::create_dir_all(&path).map_err(NetError::state("create", &path))?;
-                }
-                open_lock(&path)
+        // The last directory made says that all are there.
+        if !self.root.join("up").is_dir() {
+            for part in ["networks", "users", "up"] {
+                let path = self.root.join(part);
+                fs::create_dir_all(&path).map_err(NetError::state("create", &path))?;
             }
-            other => other,
-        };
+        }
+        let path = self.root.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(NetError::state("open", &path))?;
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
             .map_err(|errno| NetError::state("lock", &path)(errno.into()))?;
@@ -286,10 +284,6 @@ impl Locked<'_> {
             _ => Ok(path),
         }
     }
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).open(path)
 }
 
 /// Whether another open file description holds the flock; the caller's own counts too.

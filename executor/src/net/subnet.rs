@@ -73,6 +73,12 @@ impl Subnet {
         (first.saturating_add(1)..last).map(Ipv4Addr::from_bits)
     }
 
+    /// Whether the address is one that a host may have.
+    pub fn is_host(self, address: Ipv4Addr) -> bool {
+        let host = address.to_bits() & !self.mask();
+        self.contains(address) && host != 0 && host != !self.mask()
+    }
+
     /// Checks that there is room for a gateway and one container.
     ///
     /// # Errors
