@@ -17,8 +17,8 @@ use oci::Digest;
 
 use super::error::NetError;
 use super::etc::{HostFiles, ResolvConf};
-use super::nft::{BRIDGE_PREFIX, Firewall, Tables};
 use super::namespace::CONTAINER_LINK;
+use super::nft::{BRIDGE_PREFIX, Firewall, Tables};
 use super::route::{self, Link, Links, Port};
 use super::state::{Forwarding, Lease, Locked, Network, State, Up};
 use super::subnet::{Pool, Subnet};

@@ -312,7 +312,10 @@ mod tests {
         let host = "nameserver 127.0.0.53\nsearch corp.example\noptions edns0\n";
         for how in [Resolution::AsHost, Resolution::Forwarded] {
             let plan = resolv_conf(host, &dns, how);
-            assert_eq!((plan.text.as_str(), plan.relay), ("nameserver 10.9.9.9\nnameserver ::1\noptions ndots:3\n", None));
+            assert_eq!(
+                (plan.text.as_str(), plan.relay),
+                ("nameserver 10.9.9.9\nnameserver ::1\noptions ndots:3\n", None)
+            );
         }
         let named = resolv_conf(host, &dns, Resolution::Named);
         assert_eq!(named.text, "nameserver 127.0.0.11\noptions ndots:3\n");

@@ -259,7 +259,12 @@ impl Netlink {
     ///
     /// # Errors
     /// [`NetlinkError::Refused`] with the first message that failed; nothing took effect.
-    pub(super) fn transact(&mut self, begin: &Message, messages: &[Message], end: &Message) -> Result<(), NetlinkError> {
+    pub(super) fn transact(
+        &mut self,
+        begin: &Message,
+        messages: &[Message],
+        end: &Message,
+    ) -> Result<(), NetlinkError> {
         let mut packet = self.seal(begin, 0);
         let first = self.sequence + 1;
         packet.extend(messages.iter().flat_map(|m| self.seal(m, ACK)));
@@ -336,9 +341,10 @@ impl Netlink {
         }
         match refused {
             None => Ok(()),
-            Some((sequence, errno)) => {
-                Err(NetlinkError::Refused { index: usize::try_from(sequence.saturating_sub(first)).unwrap_or(0), errno })
-            }
+            Some((sequence, errno)) => Err(NetlinkError::Refused {
+                index: usize::try_from(sequence.saturating_sub(first)).unwrap_or(0),
+                errno,
+            }),
         }
     }
 

@@ -161,7 +161,12 @@ impl Tables {
             .map(|rule| rule.attributes(NFGENMSG))
             .filter(|rule| rule.get(RULE_USERDATA) == Some(&wanted))
             .filter_map(|rule| rule.get(RULE_HANDLE))
-            .map(|handle| message(DELETE_RULE, 0, FAMILY_IP).text(RULE_TABLE, "filter").text(RULE_CHAIN, "FORWARD").bytes(RULE_HANDLE, handle))
+            .map(|handle| {
+                message(DELETE_RULE, 0, FAMILY_IP)
+                    .text(RULE_TABLE, "filter")
+                    .text(RULE_CHAIN, "FORWARD")
+                    .bytes(RULE_HANDLE, handle)
+            })
             .collect();
         if gone.is_empty() { Ok(()) } else { absent_is_fine(self.transact(&gone)) }
     }
@@ -209,7 +214,11 @@ fn table_messages(firewall: &Firewall<'_>) -> Vec<Message> {
         table(NEW_TABLE, CREATE),
         base_chain(firewall.table, "forward", "filter", HOOK_FORWARD, 0),
         rule("forward", &[&inside(META_IN)[..], &inside(META_OUT), &[verdict(ACCEPT)]].concat()),
-        rule("forward", &[&inside(META_IN)[..], &[meta(META_OUT), compare(EQUAL, BRIDGE_PREFIX.as_bytes()), verdict(DROP)]].concat()),
+        rule(
+            "forward",
+            &[&inside(META_IN)[..], &[meta(META_OUT), compare(EQUAL, BRIDGE_PREFIX.as_bytes()), verdict(DROP)]]
+                .concat(),
+        ),
         rule("forward", &[&inside(META_IN)[..], &[verdict(outside)]].concat()),
         rule("forward", &[&inside(META_OUT)[..], &established(), &[verdict(ACCEPT)]].concat()),
         rule("forward", &[&inside(META_OUT)[..], &[verdict(DROP)]].concat()),
@@ -232,10 +241,10 @@ fn base_chain(table: &str, name: &str, kind: &str, hook: u32, priority: u32) -> 
 }
 
 fn rule_in(family: u8, flags: u16, table: &str, chain: &str, expressions: &[Expression]) -> Message {
-    message(NEW_RULE, CREATE | flags, family).text(RULE_TABLE, table).text(RULE_CHAIN, chain).nest(
-        RULE_EXPRESSIONS,
-        |m| expressions.iter().fold(m, |m, expression| expression.write(m)),
-    )
+    message(NEW_RULE, CREATE | flags, family)
+        .text(RULE_TABLE, table)
+        .text(RULE_CHAIN, chain)
+        .nest(RULE_EXPRESSIONS, |m| expressions.iter().fold(m, |m, expression| expression.write(m)))
 }
 
 /// The text of a rule as a comment: one type-length-value entry, as libnftnl stores it.

@@ -312,9 +312,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(NetError::state("read", path))?,
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|source| NetError::Damaged { path: path.to_owned(), source })
+    serde_json::from_slice(&bytes).map(Some).map_err(|source| NetError::Damaged { path: path.to_owned(), source })
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), NetError> {
