@@ -1,5 +1,7 @@
 //! Bridge networks in namespaces made by the test: reach, isolation, what is left behind, crashes.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are no test functions")]
+
 mod net_support;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -31,6 +31,26 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Bytes of payload that any link can carry (Ethernet).
 const USUAL_MTU: u32 = 1500;
 
+/// Sockets to the kernel of the host's namespace.
+///
+/// Keep them open while the lock is held: closing a firewall socket waits for tables that were deleted over it (about
+/// 20 ms, measured).
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) links: Links,
+    pub(super) tables: Tables,
+}
+
+impl Kernel {
+    /// Opens both in the calling thread's namespace.
+    pub(super) fn open() -> Result<Self, NetError> {
+        Ok(Self {
+            links: Links::open().map_err(NetError::kernel("reach the host's links"))?,
+            tables: Tables::open().map_err(NetError::kernel("reach the host's firewall"))?,
+        })
+    }
+}
+
 /// A network that is up.
 #[derive(Debug)]
 pub(super) struct Bridge {
@@ -80,12 +100,12 @@ pub struct NewNetwork {
 }
 
 /// Records a new network. Nothing appears on the host yet.
-pub(super) fn create(locked: &Locked<'_>, new: NewNetwork, host: &HostFiles) -> Result<Network, NetError> {
+pub(super) fn create(locked: &Locked<'_>, kernel: &mut Kernel, new: NewNetwork, host: &HostFiles) -> Result<Network, NetError> {
     let state = locked.state();
     if state.network(&new.name)?.is_some() {
         return Err(NetError::Exists { name: new.name });
     }
-    let taken = taken(state, host, &new.name)?;
+    let taken = taken(state, kernel, host, &new.name)?;
     let subnet = match new.subnet {
         Some(subnet) => {
             if let Some((_, with)) = taken.iter().find(|(t, _)| t.overlaps(subnet)) {
@@ -114,9 +134,8 @@ pub(super) fn create(locked: &Locked<'_>, new: NewNetwork, host: &HostFiles) -> 
 }
 
 /// What a new subnet must not overlap: other networks of the store, the host's routes, its name servers.
-fn taken(state: &State, host: &HostFiles, except: &str) -> Result<Vec<(Subnet, String)>, NetError> {
-    let mut links = Links::open().map_err(NetError::kernel("read the host's routes"))?;
-    let routes = links.routes().map_err(NetError::kernel("read the host's routes"))?;
+fn taken(state: &State, kernel: &mut Kernel, host: &HostFiles, except: &str) -> Result<Vec<(Subnet, String)>, NetError> {
+    let routes = kernel.links.routes().map_err(NetError::kernel("read the host's routes"))?;
     let mut out: Vec<(Subnet, String)> = state
         .networks()?
         .into_iter()
@@ -143,72 +162,70 @@ fn pick(name: &str, taken: &[(Subnet, String)]) -> Result<Subnet, NetError> {
     pool.pick(&taken).ok_or_else(|| NetError::NoSubnet { name: name.to_owned() })
 }
 
-/// Makes sure that the network is up and whole; `links` is a socket in the host's namespace.
+/// Makes sure that the network is up and whole.
 pub(super) fn ensure_up(
     locked: &Locked<'_>,
-    links: &mut Links,
+    kernel: &mut Kernel,
     network: Network,
     host: &HostFiles,
 ) -> Result<Bridge, NetError> {
     let failed = |what: &str| NetError::kernel(format!("{what} of network `{}`", network.name));
-    let mut tables = Tables::open().map_err(failed("reach the firewall"))?;
-    let link = links.find(&network.bridge).map_err(failed("look for the bridge"))?;
+    let link = kernel.links.find(&network.bridge).map_err(failed("look for the bridge"))?;
     let up = locked.state().up(&network.name)?.filter(|up| up.boot == boot_id());
     match (link, up) {
         (Some(link), Some(up)) => {
             // Reloading a firewall commonly flushes all tables, ours too.
-            let whole = tables.exists(&network.table()).map_err(failed("read the firewall table"))?;
-            let up = if whole { up } else { install_firewall(locked, &mut tables, &network, up)? };
+            let whole = kernel.tables.exists(&network.table()).map_err(failed("read the firewall table"))?;
+            let up = if whole { up } else { install_firewall(locked, kernel, &network, up)? };
             Ok(Bridge { network, index: link.index, mtu: up.mtu, warnings: up.warnings })
         }
         (leftover, _) => {
             if let Some(link) = leftover {
                 // Someone was killed on the way up or down.
-                links.execute(&[route::delete(link.index)]).map_err(failed("remove the old bridge"))?;
+                kernel.links.execute(&[route::delete(link.index)]).map_err(failed("remove the old bridge"))?;
             }
-            bring_up(locked, links, &mut tables, network, host)
+            bring_up(locked, kernel, network, host)
         }
     }
 }
 
 fn bring_up(
     locked: &Locked<'_>,
-    links: &mut Links,
-    tables: &mut Tables,
+    kernel: &mut Kernel,
     mut network: Network,
     host: &HostFiles,
 ) -> Result<Bridge, NetError> {
-    repick_subnet(locked, &mut network, host)?;
-    let mtu = default_route_mtu(links).map_err(NetError::kernel("read the host's routes"))?;
-    let built = add_bridge(links, &network, mtu).and_then(|index| {
+    repick_subnet(locked, kernel, &mut network, host)?;
+    let mtu = default_route_mtu(kernel).map_err(NetError::kernel("read the host's routes"))?;
+    let built = add_bridge(kernel, &network, mtu).and_then(|index| {
         forward(locked)?;
         let up = Up { boot: boot_id(), mtu, iptables: false, warnings: Vec::new() };
-        let up = install_firewall(locked, tables, &network, up)?;
+        let up = install_firewall(locked, kernel, &network, up)?;
         Ok((index, up.warnings))
     });
     match built {
         Ok((index, warnings)) => Ok(Bridge { network, index, mtu, warnings }),
         Err(error) => {
-            undo(take_down(locked, links, &network), links, &network);
+            undo(take_down(locked, kernel, &network), kernel, &network);
             Err(error)
         }
     }
 }
 
 /// Finishes a failed attempt; the failure itself is what the caller reports.
-fn undo(result: Result<(), NetError>, links: &mut Links, network: &Network) {
-    let buried = bury(links, network);
+fn undo(result: Result<(), NetError>, kernel: &mut Kernel, network: &Network) {
+    let buried = bury(kernel, network);
     for error in [result, buried].into_iter().filter_map(Result::err) {
         tracing::warn!(network = network.name, %error, "cleaning up a network failed");
     }
 }
 
 /// Picks another subnet when the host came to use ours while the network was down (a VPN, another container engine).
-fn repick_subnet(locked: &Locked<'_>, network: &mut Network, host: &HostFiles) -> Result<(), NetError> {
+fn repick_subnet(locked: &Locked<'_>, kernel: &mut Kernel, network: &mut Network, host: &HostFiles) -> Result<(), NetError> {
     if !network.picked {
         return Ok(());
     }
-    let taken = taken(locked.state(), host, &network.name)?;
+    let taken = taken(locked.state(), kernel, host, &network.name)?;
     if !taken.iter().any(|(subnet, _)| subnet.overlaps(network.subnet)) {
         return Ok(());
     }
@@ -217,15 +234,15 @@ fn repick_subnet(locked: &Locked<'_>, network: &mut Network, host: &HostFiles) -
     locked.put_network(network)
 }
 
-fn add_bridge(links: &mut Links, network: &Network, mtu: u32) -> Result<u32, NetError> {
+fn add_bridge(kernel: &mut Kernel, network: &Network, mtu: u32) -> Result<u32, NetError> {
     let failed = || NetError::kernel(format!("create the bridge of network `{}`", network.name));
     let mut messages = vec![route::new_bridge(&network.bridge, mac(network.gateway), mtu)];
-    messages.extend(links.no_link_local(&network.bridge));
+    messages.extend(kernel.links.no_link_local(&network.bridge));
     messages.push(route::up(&network.bridge));
-    links.execute(&messages).map_err(failed())?;
+    kernel.links.execute(&messages).map_err(failed())?;
     let missing = || NetError::kernel("find the bridge just made")(rustix::io::Errno::NODEV.into());
-    let link = links.find(&network.bridge).map_err(failed())?.ok_or_else(missing)?;
-    links.execute(&[route::new_address(link.index, network.gateway, network.subnet)]).map_err(failed())?;
+    let link = kernel.links.find(&network.bridge).map_err(failed())?.ok_or_else(missing)?;
+    kernel.links.execute(&[route::new_address(link.index, network.gateway, network.subnet)]).map_err(failed())?;
     Ok(link.index)
 }
 
@@ -237,11 +254,11 @@ fn mac(address: Ipv4Addr) -> [u8; 6] {
 }
 
 /// The MTU of the link that the default route leaves by.
-fn default_route_mtu(links: &mut Links) -> Result<u32, super::netlink::NetlinkError> {
-    let routes = links.routes()?;
+fn default_route_mtu(kernel: &mut Kernel) -> Result<u32, super::netlink::NetlinkError> {
+    let routes = kernel.links.routes()?;
     let default = routes.iter().filter(|r| r.destination.prefix() == 0 && r.link != 0).min_by_key(|r| r.metric);
     let Some(default) = default else { return Ok(USUAL_MTU) };
-    Ok(links.all()?.iter().find(|link| link.index == default.link).map_or(USUAL_MTU, |link| link.mtu))
+    Ok(kernel.links.all()?.iter().find(|link| link.index == default.link).map_or(USUAL_MTU, |link| link.mtu))
 }
 
 /// Switches IPv4 forwarding on and remembers that it was off.
@@ -257,12 +274,12 @@ fn forward(locked: &Locked<'_>) -> Result<(), NetError> {
 
 /// Switches IPv4 forwarding off again if we switched it on, nobody of ours needs it, and there is no bridge of others
 /// (docker, libvirt, CNI), who may count on it by now.
-fn unforward(locked: &Locked<'_>, links: &mut Links, graves: &str) -> Result<(), NetError> {
+fn unforward(locked: &Locked<'_>, kernel: &mut Kernel, graves: &str) -> Result<(), NetError> {
     let Some(record) = locked.forwarding()? else { return Ok(()) };
     if !locked.all_up()?.is_empty() {
         return Ok(());
     }
-    let all = links.all().map_err(NetError::kernel("list the host's links"))?;
+    let all = kernel.links.all().map_err(NetError::kernel("list the host's links"))?;
     let others = all.iter().any(|link: &Link| link.kind == "bridge" && link.name != graves);
     if record.boot == boot_id() && !others {
         let path = Path::new(FORWARDING);
@@ -271,14 +288,15 @@ fn unforward(locked: &Locked<'_>, links: &mut Links, graves: &str) -> Result<(),
     locked.forget_forwarding()
 }
 
-fn install_firewall(locked: &Locked<'_>, tables: &mut Tables, network: &Network, mut up: Up) -> Result<Up, NetError> {
+fn install_firewall(locked: &Locked<'_>, kernel: &mut Kernel, network: &Network, mut up: Up) -> Result<Up, NetError> {
     let failed = || NetError::kernel(format!("set up the firewall of network `{}`", network.name));
     let table = network.table();
     // Recorded first: what may be there after a crash is looked for and removed.
     up.iptables = true;
     up.warnings.clear();
     locked.put_up(&network.name, &up)?;
-    tables
+    kernel
+        .tables
         .install(&Firewall {
             table: &table,
             bridge: &network.bridge,
@@ -287,10 +305,10 @@ fn install_firewall(locked: &Locked<'_>, tables: &mut Tables, network: &Network,
         })
         .map_err(failed())?;
     let (iptables, others): (Vec<_>, Vec<_>) =
-        tables.dropping_chains().map_err(failed())?.into_iter().partition(super::nft::DroppingChain::is_iptables);
-    tables.retract(&table).map_err(failed())?;
+        kernel.tables.dropping_chains().map_err(failed())?.into_iter().partition(super::nft::DroppingChain::is_iptables);
+    kernel.tables.retract(&table).map_err(failed())?;
     for chain in &iptables {
-        tables.accept_in(chain, &network.bridge, &table).map_err(failed())?;
+        kernel.tables.accept_in(chain, &network.bridge, &table).map_err(failed())?;
     }
     up.iptables = !iptables.is_empty();
     up.warnings = others.iter().map(|chain| drop_warning(&chain.describe(), &network.bridge)).collect();
@@ -307,44 +325,43 @@ fn drop_warning(chain: &str, bridge: &str) -> String {
 
 /// Takes away what is on the host for a network that nobody uses, but for its bridge, which gets the name of a grave:
 /// [`bury`] it without the lock.
-pub(super) fn take_down(locked: &Locked<'_>, links: &mut Links, network: &Network) -> Result<(), NetError> {
+pub(super) fn take_down(locked: &Locked<'_>, kernel: &mut Kernel, network: &Network) -> Result<(), NetError> {
     let failed = |what: &str| NetError::kernel(format!("{what} of network `{}`", network.name));
-    let mut tables = Tables::open().map_err(failed("reach the firewall"))?;
-    tables.remove(&network.table()).map_err(failed("remove the firewall table"))?;
+    kernel.tables.remove(&network.table()).map_err(failed("remove the firewall table"))?;
     if locked.state().up(&network.name)?.is_none_or(|up| up.iptables) {
-        tables.retract(&network.table()).map_err(failed("remove the iptables rules"))?;
+        kernel.tables.retract(&network.table()).map_err(failed("remove the iptables rules"))?;
     }
-    if let Some(link) = links.find(&network.bridge).map_err(failed("look for the bridge"))? {
+    if let Some(link) = kernel.links.find(&network.bridge).map_err(failed("look for the bridge"))? {
         let grave = [route::down(link.index), route::rename(link.index, &network.grave())];
-        if links.execute(&grave).is_err() {
+        if kernel.links.execute(&grave).is_err() {
             // An older grave still has the name.
-            links.execute(&[route::delete(link.index)]).map_err(failed("remove the bridge"))?;
+            kernel.links.execute(&[route::delete(link.index)]).map_err(failed("remove the bridge"))?;
         }
     }
     locked.forget_up(&network.name)?;
-    unforward(locked, links, &network.grave())
+    unforward(locked, kernel, &network.grave())
 }
 
 /// Deletes the bridge that [`take_down`] left. Takes 10 to 50 ms.
-pub(super) fn bury(links: &mut Links, network: &Network) -> Result<(), NetError> {
-    links.delete(&network.grave()).map_err(NetError::kernel(format!("remove the bridge of network `{}`", network.name)))
+pub(super) fn bury(kernel: &mut Kernel, network: &Network) -> Result<(), NetError> {
+    kernel.links.delete(&network.grave()).map_err(NetError::kernel(format!("remove the bridge of network `{}`", network.name)))
 }
 
-/// Removes the leases of processes that died, with their links.
-pub(super) fn reap(locked: &Locked<'_>, links: &mut Links, network: &Network) -> Result<(), NetError> {
+/// Removes the leases of processes that died, with their kernel.links.
+pub(super) fn reap(locked: &Locked<'_>, kernel: &mut Kernel, network: &Network) -> Result<(), NetError> {
     let failed = || NetError::kernel(format!("remove a link of network `{}`", network.name));
     for lease in locked.reap(&network.name)? {
-        links.delete(&lease.link).map_err(failed())?;
+        kernel.links.delete(&lease.link).map_err(failed())?;
     }
-    links.delete(&network.grave()).map_err(failed())
+    kernel.links.delete(&network.grave()).map_err(failed())
 }
 
 /// As [`reap`]; a network that is then without users is taken down. Takes up to 50 ms when there is something to do.
-pub(super) fn recover(locked: &Locked<'_>, links: &mut Links, network: &Network) -> Result<(), NetError> {
-    reap(locked, links, network)?;
+pub(super) fn recover(locked: &Locked<'_>, kernel: &mut Kernel, network: &Network) -> Result<(), NetError> {
+    reap(locked, kernel, network)?;
     if locked.users(&network.name)? == 0 && locked.state().up(&network.name)?.is_some() {
-        take_down(locked, links, network)?;
-        bury(links, network)?;
+        take_down(locked, kernel, network)?;
+        bury(kernel, network)?;
     }
     Ok(())
 }
@@ -372,13 +389,14 @@ pub(super) fn host_link(state: &State, network: &Network, container: &str) -> St
 }
 
 /// Makes the veth pair of a lease: one end in the bridge, the other, still down, in the container's namespace.
-pub(super) fn plug(links: &mut Links, bridge: &Bridge, lease: &Lease, netns: BorrowedFd<'_>) -> Result<(), NetError> {
+pub(super) fn plug(kernel: &mut Kernel, bridge: &Bridge, lease: &Lease, netns: BorrowedFd<'_>) -> Result<(), NetError> {
     let host = Port { name: &lease.link, mac: None };
     let peer = Port { name: CONTAINER_LINK, mac: Some(mac(lease.address)) };
     let mut messages = vec![route::new_veth(host, peer, netns, bridge.mtu)];
-    messages.extend(links.no_link_local(&lease.link));
+    messages.extend(kernel.links.no_link_local(&lease.link));
     messages.push(route::up_in(&lease.link, bridge.index));
-    links
+    kernel
+        .links
         .execute(&messages)
         .map_err(NetError::kernel(format!("connect the container to network `{}`", bridge.network.name)))
 }

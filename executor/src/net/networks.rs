@@ -3,10 +3,9 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::bridge::{self, DEFAULT_NETWORK, NewNetwork};
+use super::bridge::{self, DEFAULT_NETWORK, Kernel, NewNetwork};
 use super::error::NetError;
 use super::etc::HostFiles;
-use super::route::Links;
 use super::state::{Network, State};
 
 /// Names that mean something else to `--network`.
@@ -54,7 +53,8 @@ impl Networks {
         if !is_name(&new.name) || RESERVED.contains(&new.name.as_str()) {
             return Err(NetError::Name { name: new.name });
         }
-        bridge::create(&self.state.lock()?, new, &HostFiles::default())
+        let mut kernel = Kernel::open()?;
+        bridge::create(&self.state.lock()?, &mut kernel, new, &HostFiles::default())
     }
 
     /// All networks by name. The default network is among them once it was used.
@@ -87,8 +87,9 @@ impl Networks {
             return Err(NetError::Predefined { name: name.to_owned() });
         }
         let network = self.find(name)?;
+        let mut kernel = Kernel::open()?;
         let locked = self.state.lock()?;
-        bridge::recover(&locked, &mut links()?, &network)?;
+        bridge::recover(&locked, &mut kernel, &network)?;
         match locked.users(name)? {
             0 => locked.forget_network(name),
             containers => Err(NetError::InUse { name: name.to_owned(), containers }),
@@ -121,19 +122,15 @@ impl Networks {
         if networks.is_empty() {
             return Ok(());
         }
+        let mut kernel = Kernel::open()?;
         let locked = self.state.lock()?;
-        let mut links = links()?;
-        networks.iter().try_for_each(|network| bridge::recover(&locked, &mut links, network))
+        networks.iter().try_for_each(|network| bridge::recover(&locked, &mut kernel, network))
     }
 
     fn find(&self, name: &str) -> Result<Network, NetError> {
         let unknown = || NetError::Unknown { name: name.to_owned() };
         if is_name(name) { self.state.network(name)?.ok_or_else(unknown) } else { Err(unknown()) }
     }
-}
-
-fn links() -> Result<Links, NetError> {
-    Links::open().map_err(NetError::kernel("reach the host's links"))
 }
 
 /// A name that is safe as a file name: docker's rule for names.

@@ -116,7 +116,13 @@ impl Tables {
 
     /// Makes the table, replacing one of the same name.
     pub(super) fn install(&mut self, firewall: &Firewall<'_>) -> Result<(), NetlinkError> {
-        self.transact(&table_messages(firewall))
+        let mut messages = Vec::new();
+        // Not without need: the kernel waits for readers of what is deleted when the socket is closed.
+        if self.exists(firewall.table)? {
+            messages.push(message(DELETE_TABLE, 0, FAMILY_IP).text(TABLE_NAME, firewall.table));
+        }
+        messages.extend(table_messages(firewall));
+        self.transact(&messages)
     }
 
     /// Whether the table is there; others may flush the whole rule set at any time.
@@ -203,15 +209,11 @@ fn dropping_chain(reply: &Reply) -> Option<DroppingChain> {
 }
 
 fn table_messages(firewall: &Firewall<'_>) -> Vec<Message> {
-    let table = |kind, flags| message(kind, flags, FAMILY_IP).text(TABLE_NAME, firewall.table);
     let rule = |chain, expressions: &[Expression]| rule_in(FAMILY_IP, APPEND, firewall.table, chain, expressions);
     let inside = |key| [meta(key), compare(EQUAL, &padded(firewall.bridge))];
     let outside = if firewall.internal { DROP } else { ACCEPT };
     let mut out = vec![
-        // Deleting needs the table to exist: make it first, so that one batch replaces whatever was there.
-        table(NEW_TABLE, CREATE),
-        table(DELETE_TABLE, 0),
-        table(NEW_TABLE, CREATE),
+        message(NEW_TABLE, CREATE, FAMILY_IP).text(TABLE_NAME, firewall.table),
         base_chain(firewall.table, "forward", "filter", HOOK_FORWARD, 0),
         rule("forward", &[&inside(META_IN)[..], &inside(META_OUT), &[verdict(ACCEPT)]].concat()),
         rule(

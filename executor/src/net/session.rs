@@ -6,12 +6,11 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::bridge::{self, Bridge, DEFAULT_NETWORK, NewNetwork};
+use super::bridge::{self, Bridge, DEFAULT_NETWORK, Kernel, NewNetwork};
 use super::error::NetError;
 use super::etc::{self, EtcFiles, EtcSpec, HostFiles, Resolution};
 use super::namespace::{self, Addresses};
 use super::networks::is_name;
-use super::route::Links;
 use super::state::{Held, Lease, Locked, Network, State};
 use super::{BridgeNetwork, NetworkMode};
 
@@ -19,6 +18,8 @@ use super::{BridgeNetwork, NetworkMode};
 #[derive(Debug, Default)]
 pub struct Session {
     holds: Vec<Hold>,
+    /// Opened when first needed.
+    kernel: Option<Kernel>,
 }
 
 /// A network kept up.
@@ -83,7 +84,7 @@ impl Attachment {
 impl Session {
     /// A session without networks. No I/O.
     pub const fn new() -> Self {
-        Self { holds: Vec::new() }
+        Self { holds: Vec::new(), kernel: None }
     }
 
     /// Connects the container whose first process is `child` (a pid as the caller sees it), made with the namespace that
@@ -149,15 +150,18 @@ impl Session {
             return Err(NetError::Name { name: wanted.container.clone() });
         }
         let state = State::new(&wanted.state);
+        let kernel = match &mut self.kernel {
+            Some(kernel) => kernel,
+            none => none.insert(Kernel::open()?),
+        };
         let locked = state.lock()?;
-        let mut links = Links::open().map_err(NetError::kernel("reach the host's links"))?;
-        let network = network_of(&locked, &wanted.name, host)?;
-        self.sweep(&mut links)?;
-        self.prepare(&locked, &mut links, &network)?;
-        let bridge = bridge::ensure_up(&locked, &mut links, network, host)?;
+        let network = network_of(&locked, kernel, &wanted.name, host)?;
+        sweep(&mut self.holds, kernel)?;
+        prepare(&mut self.holds, &locked, kernel, &network)?;
+        let bridge = bridge::ensure_up(&locked, kernel, network, host)?;
         let lease = lease_for(&state, &bridge.network, wanted)?;
         let held = locked.lease(&wanted.name, &lease)?;
-        if let Err(error) = bridge::plug(&mut links, &bridge, &lease, netns) {
+        if let Err(error) = bridge::plug(kernel, &bridge, &lease, netns) {
             held.remove()?;
             return Err(error);
         }
@@ -166,39 +170,6 @@ impl Session {
         let addresses = Addresses { address: lease.address, subnet, gateway: (!internal).then_some(gateway) };
         let network = wanted.name.clone();
         Ok((Place { state, network, held, link: lease.link, addresses, bridge_address: gateway }, bridge))
-    }
-
-    /// Cleans up after others and keeps the network up from now on.
-    fn prepare(&mut self, locked: &Locked<'_>, links: &mut Links, network: &Network) -> Result<(), NetError> {
-        bridge::reap(locked, links, network)?;
-        let state = locked.state();
-        if self.holds.iter().any(|hold| hold.network == network.name && hold.state.root() == state.root()) {
-            return Ok(());
-        }
-        for other in locked.all_up()?.into_iter().filter(|name| *name != network.name) {
-            if let Some(other) = state.network(&other)? {
-                bridge::recover(locked, links, &other)?;
-            }
-        }
-        let held = locked.hold(&network.name)?;
-        let hold = Hold { state: state.clone(), network: network.name.clone(), held, leaving: Vec::new() };
-        self.holds.push(hold);
-        Ok(())
-    }
-
-    /// Gives back the addresses of containers whose links are gone.
-    fn sweep(&mut self, links: &mut Links) -> Result<(), NetError> {
-        for hold in &mut self.holds {
-            for leaving in std::mem::take(&mut hold.leaving) {
-                let failed = NetError::kernel("look for the link of a container");
-                if links.find(&leaving.link).map_err(failed)?.is_some() {
-                    hold.leaving.push(leaving);
-                } else {
-                    leaving.held.remove()?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Gives up a container's connection once the container has ended. Takes microseconds.
@@ -226,8 +197,10 @@ impl Session {
 
     fn take_all_down(&mut self) -> Result<(), NetError> {
         let mut first = Ok(());
-        for hold in std::mem::take(&mut self.holds) {
-            first = first.and(hold.end());
+        if let Some(kernel) = &mut self.kernel {
+            for hold in std::mem::take(&mut self.holds) {
+                first = first.and(hold.end(kernel));
+            }
         }
         first
     }
@@ -242,11 +215,10 @@ impl Drop for Session {
 }
 
 impl Hold {
-    fn end(self) -> Result<(), NetError> {
-        let mut links = Links::open().map_err(NetError::kernel("reach the host's links"))?;
+    fn end(self, kernel: &mut Kernel) -> Result<(), NetError> {
         // The namespaces of ended containers take their links along; one that another process still lives in does not.
         for leaving in &self.leaving {
-            links.delete(&leaving.link).map_err(NetError::kernel("remove the link of a container"))?;
+            kernel.links.delete(&leaving.link).map_err(NetError::kernel("remove the link of a container"))?;
         }
         let locked = self.state.lock()?;
         for leaving in self.leaving {
@@ -254,17 +226,59 @@ impl Hold {
         }
         self.held.remove()?;
         let Some(network) = self.state.network(&self.network)? else { return Ok(()) };
-        bridge::reap(&locked, &mut links, &network)?;
+        bridge::reap(&locked, kernel, &network)?;
         if locked.users(&network.name)? > 0 {
             return Ok(());
         }
-        bridge::take_down(&locked, &mut links, &network)?;
+        bridge::take_down(&locked, kernel, &network)?;
         drop(locked);
-        bridge::bury(&mut links, &network)
+        bridge::bury(kernel, &network)
     }
 }
 
-fn network_of(locked: &Locked<'_>, name: &str, host: &HostFiles) -> Result<Network, NetError> {
+/// Cleans up after others and keeps the network up from now on.
+fn prepare(
+    holds: &mut Vec<Hold>,
+    locked: &Locked<'_>,
+    kernel: &mut Kernel,
+    network: &Network,
+) -> Result<(), NetError> {
+    bridge::reap(locked, kernel, network)?;
+    let state = locked.state();
+    if holds.iter().any(|hold| hold.network == network.name && hold.state.root() == state.root()) {
+        return Ok(());
+    }
+    for other in locked.all_up()?.into_iter().filter(|name| *name != network.name) {
+        if let Some(other) = state.network(&other)? {
+            bridge::recover(locked, kernel, &other)?;
+        }
+    }
+    let held = locked.hold(&network.name)?;
+    holds.push(Hold { state: state.clone(), network: network.name.clone(), held, leaving: Vec::new() });
+    Ok(())
+}
+
+/// Gives back the addresses of containers whose links are gone.
+fn sweep(holds: &mut [Hold], kernel: &mut Kernel) -> Result<(), NetError> {
+    for hold in holds {
+        for leaving in std::mem::take(&mut hold.leaving) {
+            let failed = NetError::kernel("look for the link of a container");
+            if kernel.links.find(&leaving.link).map_err(failed)?.is_some() {
+                hold.leaving.push(leaving);
+            } else {
+                leaving.held.remove()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn network_of(
+    locked: &Locked<'_>,
+    kernel: &mut Kernel,
+    name: &str,
+    host: &HostFiles,
+) -> Result<Network, NetError> {
     let unknown = || NetError::Unknown { name: name.to_owned() };
     if !is_name(name) {
         return Err(unknown());
@@ -272,7 +286,7 @@ fn network_of(locked: &Locked<'_>, name: &str, host: &HostFiles) -> Result<Netwo
     match locked.state().network(name)? {
         Some(network) => Ok(network),
         None if name == DEFAULT_NETWORK => {
-            bridge::create(locked, NewNetwork { name: name.to_owned(), ..NewNetwork::default() }, host)
+            bridge::create(locked, kernel, NewNetwork { name: name.to_owned(), ..NewNetwork::default() }, host)
         }
         None => Err(unknown()),
     }

@@ -1,5 +1,6 @@
 //! Network namespaces for tests: made, entered and thrown away. `ip` and `nft` act as judges.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
