@@ -68,12 +68,11 @@ CREATE INDEX steps_by_key ON steps (key);
 /// openers, so it happens on a file that nobody else knows.
 pub(crate) fn create(layout: &Layout) -> Result<(), StoreError> {
     let failed = || db_error("create the tables");
-    let temp = layout.database_new();
-    for suffix in ["", "-wal", "-shm"] {
-        let mut path = temp.clone().into_os_string();
-        path.push(suffix);
-        fsio::remove_file(path.as_ref()).map_err(io_error("create", "the store's database"))?;
+    let new = layout.new_database();
+    for path in &new {
+        fsio::remove_file(path).map_err(io_error("create", "the store's database"))?;
     }
+    let [temp, ..] = new;
     let connection = Connection::open(&temp).map_err(failed())?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed())?;
     connection.execute_batch(SCHEMA).map_err(failed())?;

@@ -56,7 +56,7 @@ pub(crate) enum Published {
     AlreadyPresent,
 }
 
-/// Moves a finished temporary to its final name, unless that exists: what is there is never replaced, because it may have
+/// Moves a finished temporary, a file or a directory, to its final name, unless that exists: what is there is never replaced, because it may have
 /// reached the disk already, which the new one has not.
 pub(crate) fn publish(temp: &Path, dest: &Path) -> io::Result<Published> {
     match renameat_with(CWD, temp, CWD, dest, RenameFlags::NOREPLACE) {
@@ -73,7 +73,11 @@ pub(crate) fn publish(temp: &Path, dest: &Path) -> io::Result<Published> {
         },
         Err(err) => return Err(err.into()),
     }
-    fs::remove_file(temp)?;
+    if temp.is_dir() {
+        fs::remove_dir_all(temp)?
+    } else {
+        fs::remove_file(temp)?
+    }
     Ok(Published::AlreadyPresent)
 }
 

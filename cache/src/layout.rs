@@ -51,7 +51,7 @@ pub(crate) const DIRECTORIES: [&str; 14] = [
 ];
 
 /// Files directly under the root.
-pub(crate) const FILES: [&str; 13] = [
+pub(crate) const FILES: [&str; 10] = [
     "format.json",
     "format.new",
     "boot",
@@ -62,10 +62,16 @@ pub(crate) const FILES: [&str; 13] = [
     "store.db",
     "store.db-wal",
     "store.db-shm",
-    "store.new",
-    "store.new-wal",
-    "store.new-shm",
 ];
+
+/// Where a new database grows up, and what SQLite puts beside it meanwhile.
+pub(crate) const NEW_DATABASE: [&str; 4] = ["store.new", "store.new-wal", "store.new-shm", "store.new-journal"];
+
+/// True for the name of a file or directory that belongs directly under the root.
+pub(crate) fn belongs_in_root(name: &str) -> bool {
+    // `lost+found`: a store may have a file system to itself.
+    DIRECTORIES.contains(&name) || FILES.contains(&name) || NEW_DATABASE.contains(&name) || name == "lost+found"
+}
 
 impl Layout {
     pub(crate) fn new(root: &Path) -> Self {
@@ -109,9 +115,9 @@ impl Layout {
         self.at("store.db")
     }
 
-    /// Where a new database grows up.
-    pub(crate) fn database_new(&self) -> PathBuf {
-        self.at("store.new")
+    /// The paths of [`NEW_DATABASE`]; the database itself is the first.
+    pub(crate) fn new_database(&self) -> [PathBuf; 4] {
+        NEW_DATABASE.map(|name| self.at(name))
     }
 
     pub(crate) fn blobs(&self) -> PathBuf {

@@ -33,32 +33,45 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod compressed;
+mod container;
 mod content;
 mod db;
 mod durable;
 mod error;
 mod format;
 mod fsio;
+mod history;
 mod image;
 mod keylock;
 mod layer;
 mod layout;
+mod mounts;
 mod record;
 mod session;
 mod statcache;
 mod stattable;
 mod store;
 mod time;
+mod upper;
+mod usage;
+mod volume;
 
 pub use blob::BlobWriter;
+pub use container::ContainerDir;
 pub use content::{ContentDigest, ContentHasher, FileStat, HashError, Stamp, hash_file};
 pub use error::StoreError;
+pub use history::{BuildId, BuildRow, BuildStatus, CacheUse, NewBuild, Outcome, StepRow};
 pub use image::{ImageSummary, StoredImage, Target};
 pub use keylock::{KeyGuard, KeyLock, KeyWaiter};
 pub use layer::LayerDraft;
 pub use layout::IndexId;
-pub use record::{Filing, Record};
+pub use mounts::{CacheMount, CacheMountInfo, Sharing};
+pub use record::{Filing, Manifest, Record};
 pub use session::Pin;
 pub use statcache::StatCache;
 pub use store::{BootId, Store, TreeRemover};
 pub use time::Timestamp;
+pub use upper::Upper;
+pub use usage::{Kind, Size, Usage};
+pub use volume::{Volume, VolumeMeta};

@@ -34,13 +34,20 @@ pub struct Record {
     pub log: Option<Digest>,
 }
 
+/// The printable text behind a key.
+#[derive(Debug, Clone, Copy)]
+pub struct Manifest<'a> {
+    /// The text that the key is the digest of.
+    pub text: &'a str,
+    /// Blobs the text speaks of (file lists); kept as long as the text.
+    pub blobs: &'a [Digest],
+}
+
 /// What is filed together with a record.
 #[derive(Debug, Clone, Copy)]
 pub struct Filing<'a> {
-    /// The text that the key is the digest of.
-    pub manifest: &'a str,
-    /// Blobs the text speaks of (file lists); kept as long as the text.
-    pub blobs: &'a [Digest],
+    /// The text that the record's key is the digest of.
+    pub manifest: Manifest<'a>,
     /// The key by definition of the same step, when it has one beside the key by content.
     pub definition: Option<Digest>,
 }
@@ -117,7 +124,7 @@ impl Store {
         let failed = || db_error("file a record");
         self.with_db(|db| {
             let tx = db::write(db, "file a record")?;
-            insert_manifest(&tx, &record.key, filing.manifest, filing.blobs).map_err(failed())?;
+            insert_manifest(&tx, &record.key, filing.manifest).map_err(failed())?;
             insert(&tx, record).map_err(failed())?;
             if let Some(definition) = &filing.definition {
                 insert_definition(&tx, definition, &record.key).map_err(failed())?;
@@ -137,20 +144,6 @@ impl Store {
             insert_definition(&tx, definition, key).map_err(db_error("file a record"))?;
             tx.commit().map_err(db_error("file a record"))
         })
-    }
-
-    /// Keeps the text behind a key without a record, for the history. Returns its digest, which is the key.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub fn put_manifest(&self, manifest: &str, blobs: &[Digest]) -> Result<Digest, StoreError> {
-        let key = Digest::of(manifest);
-        self.with_db(|db| {
-            let tx = db::write(db, "file a manifest")?;
-            insert_manifest(&tx, &key, manifest, blobs).map_err(db_error("file a manifest"))?;
-            tx.commit().map_err(db_error("file a manifest"))
-        })?;
-        Ok(key)
     }
 
     /// The text behind a key.
@@ -262,11 +255,11 @@ fn insert_definition(db: &Connection, definition: &Digest, key: &Digest) -> rusq
 }
 
 /// Adds a manifest; used by the history too.
-pub(crate) fn insert_manifest(db: &Connection, key: &Digest, text: &str, blobs: &[Digest]) -> rusqlite::Result<()> {
+pub(crate) fn insert_manifest(db: &Connection, key: &Digest, manifest: Manifest<'_>) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR IGNORE INTO manifests (key, text) VALUES (?, ?)")?
-        .execute(params![key.as_bytes(), text])?;
+        .execute(params![key.as_bytes(), manifest.text])?;
     let mut statement = db.prepare_cached("INSERT OR IGNORE INTO manifest_blobs (key, blob) VALUES (?, ?)")?;
-    for blob in blobs {
+    for blob in manifest.blobs {
         statement.execute([key.as_bytes(), blob.as_bytes()])?;
     }
     Ok(())
@@ -308,7 +301,7 @@ mod tests {
     }
 
     fn filing<'a>(manifest: &'a str, definition: Option<&str>) -> Filing<'a> {
-        Filing { manifest, blobs: &[], definition: definition.map(Digest::of) }
+        Filing { manifest: Manifest { text: manifest, blobs: &[] }, definition: definition.map(Digest::of) }
     }
 
     #[test]

@@ -197,11 +197,12 @@ fn remove_tree(remover: &TreeRemover, path: &Path) -> bool {
     }
 }
 
-/// The pins of all sessions that are alive. The caller holds the gate exclusively.
-pub(crate) fn live_pins(layout: &Layout, _gate: &Gate) -> Result<HashSet<Pin>, StoreError> {
+/// The pins of all sessions that are alive, but for one. The caller holds the gate exclusively.
+pub(crate) fn live_pins(layout: &Layout, _gate: &Gate, but: Option<&str>) -> Result<HashSet<Pin>, StoreError> {
     let mut pins = HashSet::new();
     for id in fsio::names_in(&layout.leases(), "the leases")? {
-        if is_alive(layout, &id)
+        if but != Some(id.as_str())
+            && is_alive(layout, &id)
             && let Some(bytes) = fsio::read_optional(&layout.lease(&id), "a lease")?
         {
             pins.extend(String::from_utf8_lossy(&bytes).lines().filter_map(Pin::parse));
@@ -270,10 +271,10 @@ mod tests {
         store.pin([pin.clone()]).unwrap();
         let other = Store::open(dir.path()).unwrap();
         let gate = Gate::exclusive(other.layout()).unwrap();
-        assert!(live_pins(other.layout(), &gate).unwrap().contains(&pin));
+        assert!(live_pins(other.layout(), &gate, None).unwrap().contains(&pin));
         drop(gate);
         drop(store);
         let gate = Gate::exclusive(other.layout()).unwrap();
-        assert!(live_pins(other.layout(), &gate).unwrap().is_empty());
+        assert!(live_pins(other.layout(), &gate, None).unwrap().is_empty());
     }
 }

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use crate::error::{StoreError, io_error};
 use crate::format::Format;
 use crate::fsio::{self, LockKind, Published};
-use crate::layout::{DIRECTORIES, FILES, Layout};
+use crate::layout::{DIRECTORIES, Layout, belongs_in_root};
 use crate::session::{Gate, Pin, Session};
 use crate::time::Timestamp;
 use crate::{db, durable};
@@ -259,8 +259,7 @@ fn refuse_foreign(layout: &Layout) -> Result<(), StoreError> {
     for entry in fs::read_dir(layout.root()).map_err(io_error("read", format!("the store `{root}`")))? {
         let entry = entry.map_err(io_error("read", format!("the store `{root}`")))?;
         let name = entry.file_name();
-        let known = |name: &str| DIRECTORIES.contains(&name) || FILES.contains(&name) || name == "lost+found";
-        if !name.to_str().is_some_and(known) {
+        if !name.to_str().is_some_and(belongs_in_root) {
             return Err(StoreError::NotAStore { root, entry: name.to_string_lossy().into_owned() });
         }
     }
@@ -285,7 +284,7 @@ mod tests {
         Store::open(&root).unwrap();
         let made: Vec<String> = fsio::names_in(&root, "").unwrap();
         for name in &made {
-            assert!(DIRECTORIES.contains(&name.as_str()) || FILES.contains(&name.as_str()), "{name}");
+            assert!(belongs_in_root(name), "{name}");
         }
         Store::open(&root).unwrap();
         assert_eq!(fsio::names_in(&root, "").unwrap(), made);
