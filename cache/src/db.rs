@@ -43,6 +43,7 @@ CREATE INDEX definitions_by_key ON definitions (key);
 CREATE TABLE adopted (
     content BLOB NOT NULL, base BLOB NOT NULL, layer BLOB NOT NULL, PRIMARY KEY (content, base)
 ) WITHOUT ROWID;
+CREATE INDEX adopted_by_layer ON adopted (layer);
 -- Compressed forms of layers. The blob may be here, in a registry, or nowhere any more.
 CREATE TABLE compressed (
     layer BLOB NOT NULL, codec TEXT NOT NULL, blob BLOB NOT NULL, descriptor TEXT NOT NULL, PRIMARY KEY (layer, codec)

@@ -184,17 +184,22 @@ impl Store {
         let failed = || db_error("note the build");
         self.with_db(|db| {
             let tx = db::write(db, "note the build")?;
-            tx.execute(
-                "UPDATE builds SET duration_ms = ?, status = ?, image = ?, error = ?, session = NULL WHERE id = ?",
-                params![
-                    millis(outcome.duration),
-                    outcome.status.as_str(),
-                    outcome.image.map(|image| *image.as_bytes()),
-                    outcome.error,
-                    id.0
-                ],
-            )
-            .map_err(failed())?;
+            let rows = tx
+                .execute(
+                    "UPDATE builds SET duration_ms = ?, status = ?, image = ?, error = ?, session = NULL WHERE id = ?",
+                    params![
+                        millis(outcome.duration),
+                        outcome.status.as_str(),
+                        outcome.image.map(|image| *image.as_bytes()),
+                        outcome.error,
+                        id.0
+                    ],
+                )
+                .map_err(failed())?;
+            if rows == 0 {
+                // Someone removed it while it ran.
+                return Ok(());
+            }
             insert_steps(&tx, id, steps).map_err(failed())?;
             for manifest in manifests {
                 insert_manifest(&tx, &Digest::of(manifest.text), *manifest).map_err(failed())?;

@@ -137,26 +137,31 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`] while a step uses one.
     pub fn remove_cache_mount(&self, id: &str) -> Result<bool, StoreError> {
+        let trash = self.session()?.temp();
         let gate = Gate::exclusive(self.layout())?;
         let dir = self.layout().mount(id);
         if !fsio::exists(&dir) {
             return Ok(false);
         }
-        let Some(trash) = self.take_cache_mount_away(&dir, &gate)? else {
+        if !take_away(&dir, &trash, &gate)? {
             return Err(StoreError::InUse { object: format!("cache mount `{id}`") });
-        };
+        }
         drop(gate);
         self.remover().remove(&trash).map_err(io_error("remove", format!("cache mount `{id}`")))?;
         Ok(true)
     }
+}
 
-    /// Moves an unused cache mount to a temporary place; none when it is in use.
-    pub(crate) fn take_cache_mount_away(&self, dir: &Path, _gate: &Gate) -> Result<Option<PathBuf>, StoreError> {
-        let Some(_held) = lock_all(&lock_files(dir)?)? else { return Ok(None) };
-        let trash = self.session()?.temp();
-        fs::rename(dir, &trash).map_err(io_error("remove", "a cache mount"))?;
-        Ok(Some(trash))
-    }
+/// The id whose mounts lie in a directory.
+pub(crate) fn id_of(dir: &Path) -> Result<Option<String>, StoreError> {
+    Ok(read_json::<Meta>(&dir.join("meta.json"), "a cache mount")?.map(|meta| meta.id))
+}
+
+/// Moves the directory of an unused cache mount to `dest`; false when it is in use.
+pub(crate) fn take_away(dir: &Path, dest: &Path, _gate: &Gate) -> Result<bool, StoreError> {
+    let Some(_held) = lock_all(&lock_files(dir)?)? else { return Ok(false) };
+    fs::rename(dir, dest).map_err(io_error("remove", "a cache mount"))?;
+    Ok(true)
 }
 
 fn lock_files(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
