@@ -41,6 +41,13 @@ pub struct ChmodError {
     pub mode: String,
 }
 
+impl ChmodError {
+    /// What a mode may look like.
+    pub fn hint(&self) -> Option<String> {
+        Some("write digits 0 to 7 such as 0644, or letters such as u=rwX,go=rX".to_owned())
+    }
+}
+
 impl Chmod {
     /// Reads an octal or symbolic mode.
     ///

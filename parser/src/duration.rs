@@ -33,6 +33,19 @@ pub enum DurationError {
     },
 }
 
+impl DurationError {
+    /// Advice on how to write the duration instead.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            DurationError::MissingUnit { text } => Some(format!("write {text}s for seconds")),
+            DurationError::Invalid { .. } | DurationError::UnknownUnit { .. } => {
+                Some("write numbers with the units h, m, s or ms, such as 1m30s".to_owned())
+            }
+            DurationError::Negative { .. } => None,
+        }
+    }
+}
+
 /// The longest duration Go can hold, in nanoseconds.
 const MAX_NANOS: u128 = i64::MAX as u128;
 

@@ -87,8 +87,8 @@ impl RawFlags {
             };
             let error = |message: String| Diagnostic::error(message, name_span(flag, name), line);
             let Some((known_name, takes)) = known.iter().find(|(known, _)| *known == &name[2..]) else {
-                let near = suggest(&name[2..], known.iter().map(|(name, _)| *name));
-                return Err(Box::new(error(format!("unknown flag: {name}")).with_suggestion(near)));
+                let near = suggest(&name[2..], known.iter().map(|(name, _)| *name)).map(|near| format!("--{near}"));
+                return Err(Box::new(error(format!("unknown flag: {name}")).with_suggestion(near.as_deref())));
             };
             if *takes != Takes::Values && checked.find(known_name).is_some() {
                 return Err(Box::new(error(format!("duplicate flag specified: {name}"))));
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn mistakes_name_the_flag() {
         let message = |text| check(text).unwrap_err();
-        assert_eq!(message("--form=x y"), "unknown flag: --form (did you mean from?) @--form");
+        assert_eq!(message("--form=x y"), "unknown flag: --form (did you mean --from?) @--form");
         assert_eq!(message("--from=a --from=b y"), "duplicate flag specified: --from @--from");
         assert_eq!(message("--from y"), "missing a value on flag: --from @--from");
         assert_eq!(message("--link= y"), "missing a value on flag: --link @--link=");

@@ -25,8 +25,8 @@ pub(crate) struct LogicalLine {
     pub(crate) last: usize,
     /// The comments right above, without `#` and blanks.
     pub(crate) comments: Vec<Spanned<String>>,
-    /// A blank line stands inside the continued instruction; this is where.
-    pub(crate) blank_inside: Option<Span>,
+    /// A blank line stands inside the continued instruction: its number, and where.
+    pub(crate) blank_inside: Option<(usize, Span)>,
 }
 
 impl LogicalLine {
@@ -223,7 +223,7 @@ impl<'a> LineReader<'a> {
             let bytes = &self.source[line.start..line.end];
             let inner = &bytes[leading_blanks(bytes)..];
             if inner.is_empty() {
-                blank_inside = Some(Span::new(line.start, line.end));
+                blank_inside = Some((line.number, Span::new(line.start, line.end)));
             } else if inner[0] != b'#' {
                 let (piece, more) = split_continuation(bytes, escape);
                 if !piece.is_empty() {

@@ -2,6 +2,7 @@
 //! keys, ports and signals. They are errors of the stage they stand in, which need not be built.
 
 use crate::ast::{CopyFiles, Dockerfile, Instr, InstructionKind, Word};
+use crate::chmod::Chmod;
 use crate::diagnostic::Diagnostic;
 use crate::expand::{ExpandReason, expand_heredoc, expand_word};
 use crate::mount::RunMount;
@@ -38,17 +39,22 @@ impl Checker<'_> {
                 self.words(&add.checksum);
                 self.files(&add.files);
             }
-            Kind::Copy(copy) => self.files(&copy.files),
+            Kind::Copy(copy) => {
+                self.files(&copy.files);
+                self.literals(&copy.files.sources, is_address);
+            }
             Kind::Env(pairs) | Kind::Label(pairs) => {
                 for pair in pairs {
                     self.words([&pair.key, &pair.value]);
                 }
             }
             Kind::Expose(words) => {
-                self.literal(words, |text| parse_port_spec(text).err().map(|error| (error.to_string(), None)))
+                self.words(words);
+                self.literals(words, |text| parse_port_spec(text).err().map(|error| (error.to_string(), None)));
             }
             Kind::Stopsignal(word) => {
-                self.literal([word], |text| parse_signal(text).err().map(|error| (error.to_string(), error.hint())));
+                self.words([word]);
+                self.literals([word], |text| parse_signal(text).err().map(|error| (error.to_string(), error.hint())));
             }
             Kind::User(word) | Kind::Workdir(word) => self.words([word]),
             Kind::Volume(words) => self.words(words),
@@ -67,6 +73,7 @@ impl Checker<'_> {
     fn files(&mut self, files: &CopyFiles) {
         self.words(&files.sources);
         self.words([&files.dest].into_iter().chain(&files.chown).chain(&files.chmod));
+        self.literals(&files.chmod, |text| Chmod::parse(text).err().map(|error| (error.to_string(), error.hint())));
         for heredoc in files.heredocs.iter().filter(|heredoc| heredoc.expand) {
             if let Err(error) = expand_heredoc(&heredoc.body, &|_| Some("x".to_owned()))
                 && is_certain(&error.reason)
@@ -82,25 +89,23 @@ impl Checker<'_> {
         }
     }
 
-    /// Says whether the word could be expanded if all variables had a value.
-    fn word(&mut self, word: &Word) -> bool {
-        match expand_word(&word.text, &|_| Some("x".to_owned()), self.escape) {
-            Err(error) if is_certain(&error.reason) => {
-                self.push(error.to_string(), word.span_from(error.at), error.hint());
-                false
-            }
-            _ => true,
+    /// Checks that the word could be expanded if all variables had a value.
+    fn word(&mut self, word: &Word) {
+        if let Err(error) = expand_word(&word.text, &|_| Some("x".to_owned()), self.escape)
+            && is_certain(&error.reason)
+        {
+            self.push(error.to_string(), word.span_from(error.at), error.hint());
         }
     }
 
-    /// Also checks the value of words that have no variables.
-    fn literal<'w>(
+    /// Checks the value of words that stand for themselves.
+    fn literals<'w>(
         &mut self,
         words: impl IntoIterator<Item = &'w Word>,
         mistake: impl Fn(&str) -> Option<(String, Option<String>)>,
     ) {
         for word in words {
-            if !self.word(word) || word.text.contains(['$', '\'', '"', self.escape]) {
+            if word.text.contains(['$', '\'', '"', self.escape]) {
                 continue;
             }
             if let Some((message, help)) = mistake(&word.text) {
@@ -126,6 +131,12 @@ impl Checker<'_> {
         found.help = help;
         self.out.push(found);
     }
+}
+
+/// What is wrong with a source of `COPY` that only `ADD` understands.
+fn is_address(source: &str) -> Option<(String, Option<String>)> {
+    let address = source.starts_with("http://") || source.starts_with("https://");
+    address.then(|| ("source can't be a URL for COPY".to_owned(), Some("use ADD".to_owned())))
 }
 
 /// Whether a word is wrong whatever values its variables will have.

@@ -36,7 +36,14 @@ pub(super) fn copy(request: Request<'_>) -> Outcome<CopyInstr> {
 
 pub(super) fn add(request: Request<'_>) -> Outcome<AddInstr> {
     let words = sources_and_dest(&request)?;
-    let flags = request.flags.check(ADD_FLAGS, request.line_number())?;
+    let flags = request.flags.check(ADD_FLAGS, request.line_number()).map_err(|error| {
+        if error.message.ends_with(" --from") {
+            return Box::new(
+                error.with_help("use COPY --from; ADD takes files from the build context and from addresses"),
+            );
+        }
+        error
+    })?;
     Ok(AddInstr {
         checksum: flags.value("checksum"),
         keep_git_dir: flags.switch("keep-git-dir"),

@@ -131,7 +131,8 @@ pub(super) fn shell(request: &Request<'_>) -> Outcome<Vec<String>> {
         Some(items) if !items.is_empty() => Ok(items.into_iter().map(|item| item.text).collect()),
         None if !request.args.is_empty() => {
             let error = request.error("SHELL requires the arguments to be in JSON form");
-            Err(Box::new(error.with_help(r#"write it as SHELL ["/bin/sh", "-c"]"#)))
+            let words: Vec<&str> = request.args.as_str().split_whitespace().collect();
+            Err(Box::new(error.with_help(format!("write SHELL {words:?}"))))
         }
         _ => Err(request.at_least_one()),
     }
@@ -182,7 +183,11 @@ fn interval(request: &Request<'_>, flags: &Flags, name: &'static str) -> Outcome
         return Ok(Duration::ZERO);
     };
     let error = |message: String| request.error_at(message, word.span);
-    let duration = parse_duration(&word.text).map_err(|cause| error(cause.to_string()))?;
+    let duration = parse_duration(&word.text).map_err(|cause| {
+        let mut error = error(cause.to_string());
+        error.help = cause.hint();
+        error
+    })?;
     if !duration.is_zero() && duration < MIN_INTERVAL {
         return Err(error(format!("Interval {name:?} cannot be less than 1ms")));
     }

@@ -9,6 +9,8 @@ use crate::words::{self, Text};
 
 const FROM_FLAGS: &[Known] = &[("platform", Takes::Value)];
 
+const FROM_ARGUMENTS: &str = "FROM requires either one or three arguments";
+
 pub(super) fn from(request: &Request<'_>) -> Outcome<FromInstr> {
     let mut words = words::at_blanks(request.args).into_iter();
     let (image, alias) = match (words.next(), words.next(), words.next(), words.next()) {
@@ -17,9 +19,14 @@ pub(super) fn from(request: &Request<'_>) -> Outcome<FromInstr> {
             check_stage_name(request, &name)?;
             (image, Some((keyword, name)))
         }
+        (Some(image), Some(name), None, None) => {
+            let help = format!("write FROM {} AS {} to name the stage", image.text, name.text);
+            return Err(Box::new(request.error(FROM_ARGUMENTS).with_help(help)));
+        }
         _ => {
-            let error = request.error("FROM requires either one or three arguments");
-            return Err(Box::new(error.with_help("write FROM <image> or FROM <image> AS <name>")));
+            return Err(Box::new(
+                request.error(FROM_ARGUMENTS).with_help("write FROM <image> or FROM <image> AS <name>"),
+            ));
         }
     };
     let flags = request.flags.check(FROM_FLAGS, request.line_number())?;
@@ -54,12 +61,13 @@ pub(super) fn arg(request: &Request<'_>) -> Outcome<ArgInstr> {
     }
     let mut args = Vec::with_capacity(words.len());
     for word in words {
+        let span = word.span;
         let (name, default) = match cut(&word) {
             Some((name, default)) => (name, Some(default)),
             None => (word, None),
         };
         if name.text.is_empty() {
-            return Err(request.error_at("ARG names can not be blank", name.span));
+            return Err(request.error_at("ARG names can not be blank", span));
         }
         args.push(ArgDecl { name, default });
     }

@@ -198,14 +198,20 @@ fn instructions(stage: &Stage, base: Inherited, sink: &mut Sink<'_>) -> Inherite
 
 fn json_recommended(instruction: &Instruction, line: &Word, sink: &mut Sink<'_>) {
     let keyword = instruction.keyword.as_str();
-    sink.warn(Rule::JSONArgsRecommended, instruction, line.span, || {
-        format!("JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals")
-    });
+    let message =
+        || format!("JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals");
+    if let Some(found) = sink.warn(Rule::JSONArgsRecommended, instruction, line.span, message)
+        && line.text.starts_with('[')
+        && line.text.ends_with(']')
+    {
+        found.help = Some("this is no JSON array: its strings need double quotes, with commas between them".to_owned());
+    }
 }
 
-/// A path that starts with a variable or a quote counts as absolute.
+/// A path that starts with a variable, a quote or a drive letter counts as absolute.
 fn workdir(instruction: &Instruction, path: &Word, state: &mut Inherited, sink: &mut Sink<'_>) {
-    let absolute = path.text.starts_with(['/', '$', '"', '\'']);
+    let drive = path.text.get(1..2) == Some(":");
+    let absolute = drive || path.text.starts_with(['/', '$', '"', '\'']);
     if !absolute && !state.absolute_workdir {
         sink.warn(Rule::WorkdirRelativePath, instruction, path.span, || {
             format!("Relative workdir {:?} can have unexpected results if the base image changes", path.text)

@@ -61,7 +61,7 @@ fn continuations_workdirs_and_ports() {
     insta::assert_snapshot!(
         warnings("FROM x AS a\nRUN a \\\n\n b\nWORKDIR rel\nWORKDIR /abs\nWORKDIR rel\nFROM a\nWORKDIR fine\nEXPOSE 80/TCP 1.2.3.4:80:80 $X/TCP").join("\n"),
         @r#"
-        NoEmptyContinuation: Empty continuation line (line 4) @
+        NoEmptyContinuation: Empty continuation line (line 3) @
         WorkdirRelativePath: Relative workdir "rel" can have unexpected results if the base image changes (line 5) @rel
         ExposeProtoCasing: Defined protocol '80/TCP' in EXPOSE instruction should be lowercase (line 10) @80/TCP
         ExposeInvalidFormat: EXPOSE instruction should not define an IP address or host-port mapping, found '1.2.3.4:80:80' (line 10) @1.2.3.4:80:80
