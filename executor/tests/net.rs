@@ -275,6 +275,27 @@ fn addresses_are_checked() {
 }
 
 #[test]
+fn a_container_is_restarted_before_its_link_is_gone() {
+    let Some(host) = Host::new() else { return };
+    let mut session = Session::new();
+    let old = Namespace::new();
+    let attachment = host.attach(&mut session, host.bridge("bridge", "a"), &old);
+    session.release(attachment);
+    // `old` lives on as the namespace of another container may (`--network container:a`): its address is not reused.
+    let again = Namespace::new();
+    let attachment = host.attach(&mut session, host.bridge("bridge", "a"), &again);
+    assert_eq!(attachment.address().unwrap().to_string(), "10.210.0.3");
+    let third = Namespace::new();
+    let wanted = BridgeNetwork { address: Some("10.210.0.2".parse().unwrap()), ..host.bridge("bridge", "b") };
+    let fixed = host.attach(&mut session, wanted, &third);
+    assert!(again.reaches("10.210.0.2") && !old.reaches("10.210.0.1"));
+    session.release(attachment);
+    session.release(fixed);
+    session.close().unwrap();
+    assert_eq!(leftovers(), "forwarding 0");
+}
+
+#[test]
 fn a_container_without_network_has_loopback_only() {
     let Some(host) = Host::new() else { return };
     let a = Namespace::new();

@@ -100,7 +100,12 @@ pub struct NewNetwork {
 }
 
 /// Records a new network. Nothing appears on the host yet.
-pub(super) fn create(locked: &Locked<'_>, kernel: &mut Kernel, new: NewNetwork, host: &HostFiles) -> Result<Network, NetError> {
+pub(super) fn create(
+    locked: &Locked<'_>,
+    kernel: &mut Kernel,
+    new: NewNetwork,
+    host: &HostFiles,
+) -> Result<Network, NetError> {
     let state = locked.state();
     if state.network(&new.name)?.is_some() {
         return Err(NetError::Exists { name: new.name });
@@ -134,7 +139,12 @@ pub(super) fn create(locked: &Locked<'_>, kernel: &mut Kernel, new: NewNetwork, 
 }
 
 /// What a new subnet must not overlap: other networks of the store, the host's routes, its name servers.
-fn taken(state: &State, kernel: &mut Kernel, host: &HostFiles, except: &str) -> Result<Vec<(Subnet, String)>, NetError> {
+fn taken(
+    state: &State,
+    kernel: &mut Kernel,
+    host: &HostFiles,
+    except: &str,
+) -> Result<Vec<(Subnet, String)>, NetError> {
     let routes = kernel.links.routes().map_err(NetError::kernel("read the host's routes"))?;
     let mut out: Vec<(Subnet, String)> = state
         .networks()?
@@ -221,7 +231,12 @@ fn undo(result: Result<(), NetError>, kernel: &mut Kernel, network: &Network) {
 }
 
 /// Picks another subnet when the host came to use ours while the network was down (a VPN, another container engine).
-fn repick_subnet(locked: &Locked<'_>, kernel: &mut Kernel, network: &mut Network, host: &HostFiles) -> Result<(), NetError> {
+fn repick_subnet(
+    locked: &Locked<'_>,
+    kernel: &mut Kernel,
+    network: &mut Network,
+    host: &HostFiles,
+) -> Result<(), NetError> {
     if !network.picked {
         return Ok(());
     }
@@ -304,8 +319,12 @@ fn install_firewall(locked: &Locked<'_>, kernel: &mut Kernel, network: &Network,
             internal: network.internal,
         })
         .map_err(failed())?;
-    let (iptables, others): (Vec<_>, Vec<_>) =
-        kernel.tables.dropping_chains().map_err(failed())?.into_iter().partition(super::nft::DroppingChain::is_iptables);
+    let (iptables, others): (Vec<_>, Vec<_>) = kernel
+        .tables
+        .dropping_chains()
+        .map_err(failed())?
+        .into_iter()
+        .partition(super::nft::DroppingChain::is_iptables);
     kernel.tables.retract(&table).map_err(failed())?;
     for chain in &iptables {
         kernel.tables.accept_in(chain, &network.bridge, &table).map_err(failed())?;
@@ -344,7 +363,10 @@ pub(super) fn take_down(locked: &Locked<'_>, kernel: &mut Kernel, network: &Netw
 
 /// Deletes the bridge that [`take_down`] left. Takes 10 to 50 ms.
 pub(super) fn bury(kernel: &mut Kernel, network: &Network) -> Result<(), NetError> {
-    kernel.links.delete(&network.grave()).map_err(NetError::kernel(format!("remove the bridge of network `{}`", network.name)))
+    kernel
+        .links
+        .delete(&network.grave())
+        .map_err(NetError::kernel(format!("remove the bridge of network `{}`", network.name)))
 }
 
 /// Removes the leases of processes that died, with their kernel.links.
@@ -359,7 +381,7 @@ pub(super) fn reap(locked: &Locked<'_>, kernel: &mut Kernel, network: &Network) 
 /// As [`reap`]; a network that is then without users is taken down. Takes up to 50 ms when there is something to do.
 pub(super) fn recover(locked: &Locked<'_>, kernel: &mut Kernel, network: &Network) -> Result<(), NetError> {
     reap(locked, kernel, network)?;
-    if locked.users(&network.name)? == 0 && locked.state().up(&network.name)?.is_some() {
+    if !locked.is_used(&network.name)? && locked.state().up(&network.name)?.is_some() {
         take_down(locked, kernel, network)?;
         bury(kernel, network)?;
     }
@@ -369,12 +391,11 @@ pub(super) fn recover(locked: &Locked<'_>, kernel: &mut Kernel, network: &Networ
 /// Picks an address for a container: the one asked for, or the lowest that is free.
 pub(super) fn choose_address(
     network: &Network,
-    leases: &[Lease],
+    taken: &BTreeSet<Ipv4Addr>,
     asked: Option<Ipv4Addr>,
 ) -> Result<Ipv4Addr, NetError> {
     let (name, subnet) = (|| network.name.clone(), network.subnet);
-    let leased: BTreeSet<Ipv4Addr> = leases.iter().map(|lease| lease.address).collect();
-    let free = |address: &Ipv4Addr| *address != network.gateway && !leased.contains(address);
+    let free = |address: &Ipv4Addr| *address != network.gateway && !taken.contains(address);
     match asked {
         None => subnet.hosts().find(free).ok_or_else(|| NetError::NoAddress { name: name(), subnet }),
         Some(address) if !subnet.is_host(address) => Err(NetError::AddressOutside { name: name(), subnet, address }),
@@ -383,9 +404,10 @@ pub(super) fn choose_address(
     }
 }
 
-/// The name of the host's end of a container's veth pair.
-pub(super) fn host_link(state: &State, network: &Network, container: &str) -> String {
-    format!("rv-{}", tag(state, &[&network.name, container]))
+/// The name of the host's end of a container's veth pair. It depends on the address, because the pair that the same
+/// container had before it was restarted may still be there.
+pub(super) fn host_link(state: &State, network: &Network, container: &str, address: Ipv4Addr) -> String {
+    format!("rv-{}", tag(state, &[&network.name, container, &address.to_string()]))
 }
 
 /// Makes the veth pair of a lease: one end in the bridge, the other, still down, in the container's namespace.

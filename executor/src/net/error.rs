@@ -58,11 +58,11 @@ pub enum NetError {
         name: String,
     },
     /// Containers still use the network.
-    #[error("network `{name}` is used by {containers} container(s)")]
+    #[error("network `{name}` is in use ({containers} running containers)")]
     InUse {
         /// The network.
         name: String,
-        /// How many.
+        /// How many; none when a build keeps the network up between its steps.
         containers: usize,
     },
     /// A default network cannot be removed.

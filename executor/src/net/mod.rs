@@ -14,6 +14,7 @@
 //! after the last container. A crash leaves links and files that the next attach or prune removes.
 
 mod bridge;
+mod dns;
 mod error;
 mod etc;
 mod namespace;

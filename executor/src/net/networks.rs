@@ -90,10 +90,11 @@ impl Networks {
         let mut kernel = Kernel::open()?;
         let locked = self.state.lock()?;
         bridge::recover(&locked, &mut kernel, &network)?;
-        match locked.users(name)? {
-            0 => locked.forget_network(name),
-            containers => Err(NetError::InUse { name: name.to_owned(), containers }),
+        if locked.is_used(name)? {
+            let containers = self.state.leases(name)?.len();
+            return Err(NetError::InUse { name: name.to_owned(), containers });
         }
+        locked.forget_network(name)
     }
 
     /// Removes the networks that nobody uses, but not the default one, and returns their names.

@@ -2,13 +2,15 @@
 //!
 //! A build of many RUN steps pays for one bridge, and no step waits for the kernel to delete a link.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::bridge::{self, Bridge, DEFAULT_NETWORK, Kernel, NewNetwork};
+use super::dns::{Listeners, Names, Relay};
 use super::error::NetError;
-use super::etc::{self, EtcFiles, EtcSpec, HostFiles, Resolution};
+use super::etc::{self, EtcFiles, EtcSpec, HostFiles, Resolution, Upstream};
 use super::namespace::{self, Addresses};
 use super::networks::is_name;
 use super::state::{Held, Lease, Locked, Network, State};
@@ -45,6 +47,7 @@ struct Leaving {
 pub struct Attachment {
     files: EtcFiles,
     warnings: Vec<String>,
+    relay: Option<Relay>,
     place: Option<Place>,
 }
 
@@ -73,6 +76,19 @@ impl Attachment {
     /// The host's address on the container's network.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         self.place.as_ref().map(|place| place.bridge_address)
+    }
+
+    /// A file descriptor to poll for reading: when it is readable, call [`Attachment::serve_dns`]. `None` when the
+    /// container asks name servers itself.
+    pub fn dns_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.relay.as_ref().map(Relay::fd)
+    }
+
+    /// Answers and relays DNS queries of the container. Call it in the host's network namespace; it never waits.
+    pub fn serve_dns(&mut self) {
+        if let Some(relay) = &mut self.relay {
+            relay.serve();
+        }
     }
 
     /// What the user should be told, one sentence each.
@@ -123,13 +139,21 @@ impl Session {
     ) -> Result<Attachment, NetError> {
         let netns = open_namespace(child)?;
         let (place, mut bridge) = self.place(wanted, host, netns.as_fd())?;
-        if let Err(error) = inside(netns.as_fd(), || namespace::configure(place.addresses)) {
-            self.leave(place);
-            return Err(error);
-        }
-        let how = if wanted.name == DEFAULT_NETWORK { Resolution::Forwarded } else { Resolution::Named };
+        let named = wanted.name != DEFAULT_NETWORK;
+        let how = if named { Resolution::Named } else { Resolution::Forwarded };
         let plan = etc::resolv_conf(&HostFiles::read(&host.resolv_conf), &etc.dns, how);
+        let names = named.then(|| Names::new(place.state.clone(), place.network.clone()));
+        let connected = inside(netns.as_fd(), || namespace::configure(place.addresses))
+            .and_then(|()| start_relay(plan.relay.as_ref(), names, netns.as_fd(), host));
+        let relay = match connected {
+            Ok(relay) => relay,
+            Err(error) => {
+                self.leave(place);
+                return Err(error);
+            }
+        };
         Ok(Attachment {
+            relay,
             files: EtcFiles {
                 hosts: etc::hosts(etc, Some(place.addresses.address), place.bridge_address),
                 resolv_conf: plan.text,
@@ -159,7 +183,7 @@ impl Session {
         sweep(&mut self.holds, kernel)?;
         prepare(&mut self.holds, &locked, kernel, &network)?;
         let bridge = bridge::ensure_up(&locked, kernel, network, host)?;
-        let lease = lease_for(&state, &bridge.network, wanted)?;
+        let lease = lease_for(&locked, kernel, &bridge.network, wanted)?;
         let held = locked.lease(&wanted.name, &lease)?;
         if let Err(error) = bridge::plug(kernel, &bridge, &lease, netns) {
             held.remove()?;
@@ -174,12 +198,17 @@ impl Session {
 
     /// Gives up a container's connection once the container has ended. Takes microseconds.
     pub fn release(&mut self, attachment: Attachment) {
+        // The relay's sockets keep the container's namespace alive.
+        drop(attachment.relay);
         if let Some(place) = attachment.place {
             self.leave(place);
         }
     }
 
-    fn leave(&mut self, place: Place) {
+    fn leave(&mut self, mut place: Place) {
+        if let Err(error) = place.held.leave(&place.link) {
+            tracing::warn!(%error, "giving up an address failed");
+        }
         let hold = self.holds.iter_mut().find(|h| h.network == place.network && h.state.root() == place.state.root());
         if let Some(hold) = hold {
             hold.leaving.push(Leaving { held: place.held, link: place.link });
@@ -227,7 +256,7 @@ impl Hold {
         self.held.remove()?;
         let Some(network) = self.state.network(&self.network)? else { return Ok(()) };
         bridge::reap(&locked, kernel, &network)?;
-        if locked.users(&network.name)? > 0 {
+        if locked.is_used(&network.name)? {
             return Ok(());
         }
         bridge::take_down(&locked, kernel, &network)?;
@@ -237,12 +266,7 @@ impl Hold {
 }
 
 /// Cleans up after others and keeps the network up from now on.
-fn prepare(
-    holds: &mut Vec<Hold>,
-    locked: &Locked<'_>,
-    kernel: &mut Kernel,
-    network: &Network,
-) -> Result<(), NetError> {
+fn prepare(holds: &mut Vec<Hold>, locked: &Locked<'_>, kernel: &mut Kernel, network: &Network) -> Result<(), NetError> {
     bridge::reap(locked, kernel, network)?;
     let state = locked.state();
     if holds.iter().any(|hold| hold.network == network.name && hold.state.root() == state.root()) {
@@ -273,12 +297,7 @@ fn sweep(holds: &mut [Hold], kernel: &mut Kernel) -> Result<(), NetError> {
     Ok(())
 }
 
-fn network_of(
-    locked: &Locked<'_>,
-    kernel: &mut Kernel,
-    name: &str,
-    host: &HostFiles,
-) -> Result<Network, NetError> {
+fn network_of(locked: &Locked<'_>, kernel: &mut Kernel, name: &str, host: &HostFiles) -> Result<Network, NetError> {
     let unknown = || NetError::Unknown { name: name.to_owned() };
     if !is_name(name) {
         return Err(unknown());
@@ -292,22 +311,52 @@ fn network_of(
     }
 }
 
-fn lease_for(state: &State, network: &Network, wanted: &BridgeNetwork) -> Result<Lease, NetError> {
+/// Picks the lease for a container.
+fn lease_for(
+    locked: &Locked<'_>,
+    kernel: &mut Kernel,
+    network: &Network,
+    wanted: &BridgeNetwork,
+) -> Result<Lease, NetError> {
+    let state = locked.state();
     let leases = state.leases(&network.name)?;
     if leases.iter().any(|lease| lease.container == wanted.container) {
         return Err(NetError::Attached { name: network.name.clone() });
     }
+    let mut taken: BTreeSet<Ipv4Addr> = leases.iter().map(|lease| lease.address).collect();
+    for leaving in state.leaving(&network.name)? {
+        if Some(leaving.address) == wanted.address {
+            // A container with a fixed address is restarted: its old link goes at once, which takes 10 to 50 ms.
+            kernel.links.delete(&leaving.link).map_err(NetError::kernel("remove the link of a container"))?;
+        } else {
+            taken.insert(leaving.address);
+        }
+    }
+    let address = bridge::choose_address(network, &taken, wanted.address)?;
     Ok(Lease {
         container: wanted.container.clone(),
         names: wanted.names.clone(),
-        address: bridge::choose_address(network, &leases, wanted.address)?,
-        link: bridge::host_link(state, network, &wanted.container),
+        address,
+        link: bridge::host_link(state, network, &wanted.container, address),
     })
 }
 
 fn unconnected(hosts: String, etc: &EtcSpec, host: &HostFiles) -> Attachment {
     let plan = etc::resolv_conf(&HostFiles::read(&host.resolv_conf), &etc.dns, Resolution::AsHost);
-    Attachment { files: EtcFiles { hosts, resolv_conf: plan.text }, warnings: Vec::new(), place: None }
+    Attachment { files: EtcFiles { hosts, resolv_conf: plan.text }, warnings: Vec::new(), relay: None, place: None }
+}
+
+/// Opens the relay's sockets inside `netns`, if the plan has a relay.
+fn start_relay(
+    upstream: Option<&Upstream>,
+    names: Option<Names>,
+    netns: BorrowedFd<'_>,
+    host: &HostFiles,
+) -> Result<Option<Relay>, NetError> {
+    let Some(upstream) = upstream else { return Ok(None) };
+    let failed = |source| NetError::Kernel { action: "open the sockets of the DNS relay".to_owned(), source };
+    let listeners = namespace::within(netns, Listeners::open).and_then(|opened| opened).map_err(failed)?;
+    Relay::new(listeners, names, upstream, host.resolv_conf.clone()).map(Some).map_err(failed)
 }
 
 fn open_namespace(child: u32) -> Result<File, NetError> {

@@ -5,6 +5,7 @@
 //!   lock                          flock: held while links, firewall or these files change
 //!   networks/NAME.json            a Network
 //!   users/NAME/CONTAINER.json     a Lease; flocked by the process that owns it, so a crash frees it
+//!   users/NAME/CONTAINER-LINK.leaving  the Lease of a container that ended, until the kernel has dropped its link
 //!   users/NAME/PID-N.hold         a process that keeps the network up between containers; flocked likewise
 //!   up/NAME.json                  what is on the host for the network while it is up (Up)
 //!   forwarding.json               written when we switched IPv4 forwarding on (Forwarding)
@@ -26,6 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::NetError;
 use super::subnet::Subnet;
+
+const LEASE: &str = ".json";
+const LEAVING: &str = ".leaving";
 
 /// A bridge network as it was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +100,15 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Says that the container of this lease ended: its names are forgotten, its address stays taken.
+    pub(super) fn leave(&mut self, link: &str) -> Result<(), NetError> {
+        let stem = self.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let path = self.path.with_file_name(format!("{stem}-{link}{LEAVING}"));
+        fs::rename(&self.path, &path).map_err(NetError::state("rename", &self.path))?;
+        self.path = path;
+        Ok(())
+    }
+
     /// Ends the use. Call it under the lock.
     pub(super) fn remove(self) -> Result<(), NetError> {
         remove_if_there(&self.path)
@@ -154,10 +167,19 @@ impl State {
 
     /// The leases of a network by container id. Those of crashed processes are among them until they are reaped.
     pub(super) fn leases(&self, network: &str) -> Result<Vec<Lease>, NetError> {
+        self.leases_in(network, LEASE)
+    }
+
+    /// The leases of containers that ended and whose links may still be there.
+    pub(super) fn leaving(&self, network: &str) -> Result<Vec<Lease>, NetError> {
+        self.leases_in(network, LEAVING)
+    }
+
+    fn leases_in(&self, network: &str, suffix: &str) -> Result<Vec<Lease>, NetError> {
         let folder = self.users_path(network);
         let mut out = Vec::new();
-        for container in entries(&folder, ".json")? {
-            out.extend(read::<Lease>(&folder.join(container + ".json"))?);
+        for stem in entries(&folder, suffix)? {
+            out.extend(read::<Lease>(&folder.join(stem + suffix))?);
         }
         out.sort_by(|a, b| a.container.cmp(&b.container));
         Ok(out)
@@ -232,7 +254,7 @@ impl Locked<'_> {
             if is_alive(&path).map_err(NetError::state("lock", &path))? {
                 continue;
             }
-            if name.ends_with(".json") {
+            if name.ends_with(LEASE) || name.ends_with(LEAVING) {
                 // A lease that cannot be read is removed like any other: its link has a name we cannot know, and the
                 // kernel drops it with the container's namespace.
                 dead.extend(read::<Lease>(&path).ok().flatten());
@@ -242,9 +264,9 @@ impl Locked<'_> {
         Ok(dead)
     }
 
-    /// How many leases and holds there are.
-    pub(super) fn users(&self, network: &str) -> Result<usize, NetError> {
-        Ok(entries(&self.state.users_path(network), "")?.len())
+    /// Whether anybody uses the network or keeps it up.
+    pub(super) fn is_used(&self, network: &str) -> Result<bool, NetError> {
+        Ok(!entries(&self.state.users_path(network), "")?.is_empty())
     }
 
     /// Records what is on the host for a network.
@@ -365,11 +387,25 @@ mod tests {
         let held = locked.lease("bridge", &lease("a")).unwrap();
         let hold = locked.hold("bridge").unwrap();
         assert_eq!(locked.reap("bridge").unwrap(), []);
-        assert_eq!(locked.users("bridge").unwrap(), 2);
+        assert!(locked.is_used("bridge").unwrap());
         drop(held);
         drop(hold);
         assert_eq!(locked.reap("bridge").unwrap(), [lease("a")]);
-        assert_eq!(locked.users("bridge").unwrap(), 0);
+        assert!(!locked.is_used("bridge").unwrap());
+    }
+
+    #[test]
+    fn a_container_that_ended_has_no_name_but_keeps_its_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::new(folder.path());
+        let locked = state.lock().unwrap();
+        let mut held = locked.lease("bridge", &lease("a")).unwrap();
+        held.leave("rv-1").unwrap();
+        assert_eq!(state.leases("bridge").unwrap(), []);
+        assert_eq!(state.leaving("bridge").unwrap(), [lease("a")]);
+        assert_eq!(locked.reap("bridge").unwrap(), []);
+        held.remove().unwrap();
+        assert!(!locked.is_used("bridge").unwrap());
     }
 
     #[test]

@@ -22,10 +22,18 @@
 //! would write, and taken away again. Other chains with policy drop are left alone and reported; the rules of
 //! iptables-legacy cannot be seen from here.
 
+mod expression;
+
+use std::net::Ipv4Addr;
+
 use rustix::io::Errno;
 
 use super::netlink::{self, APPEND, Attributes, CREATE, Family, Message, Netlink, NetlinkError, Reply};
 use super::subnet::Subnet;
+use expression::{
+    ACCEPT, DROP, Expression, Way, counter, established, from_subnet, link, link_prefix, masquerade, other_link,
+    redirect, to_port, verdict,
+};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -53,17 +61,16 @@ const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const HOOK_FORWARD: u32 = 2;
+const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
+/// Where nft and iptables rewrite destinations and sources.
+const DESTINATION_NAT: i32 = -100;
+const SOURCE_NAT: i32 = 100;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
 const RULE_USERDATA: u16 = 7;
-
-const DROP: u32 = 0;
-const ACCEPT: u32 = 1;
-/// Longest interface name with its NUL (`IFNAMSIZ`).
-const NAME_SIZE: usize = 16;
 
 /// All bridges of ours start with this, so that networks, those of other stores included, can be told apart by pattern.
 pub(super) const BRIDGE_PREFIX: &str = "rb-";
@@ -147,11 +154,11 @@ impl Tables {
 
     /// Puts rules on top of `chain` that accept everything from and to `bridge`, marked with `mark`.
     pub(super) fn accept_in(&mut self, chain: &DroppingChain, bridge: &str, mark: &str) -> Result<(), NetlinkError> {
-        let rule = |key| {
-            let expressions = [meta(key), compare(EQUAL, &padded(bridge)), counter(), verdict(ACCEPT)];
-            rule_in(chain.family, 0, &chain.table, &chain.chain, &expressions).bytes(RULE_USERDATA, &comment(mark))
+        let rule = |way| {
+            let parts = [link(way, bridge), counter(), verdict(ACCEPT)];
+            rule_in(chain.family, 0, &chain.table, &chain.chain, &parts).bytes(RULE_USERDATA, &comment(mark))
         };
-        self.transact(&[rule(META_IN), rule(META_OUT)])
+        self.transact(&[rule(Way::In), rule(Way::Out)])
     }
 
     /// Takes the rules marked with `mark` out of the iptables `FORWARD` chain again.
@@ -175,6 +182,22 @@ impl Tables {
             })
             .collect();
         if gone.is_empty() { Ok(()) } else { absent_is_fine(self.transact(&gone)) }
+    }
+
+    /// In a container's namespace: what is sent to port 53 of `address` goes to these ports of the loopback address
+    /// instead, so that the container itself may listen on port 53.
+    pub(super) fn redirect_dns(&mut self, address: Ipv4Addr, udp: u16, tcp: u16) -> Result<(), NetlinkError> {
+        const TABLE: &str = "rbuild-dns";
+        let rule = |protocol, port| {
+            let parts = [to_port(protocol, address, 53), redirect(port)];
+            rule_in(FAMILY_IP, APPEND, TABLE, "output", &parts)
+        };
+        self.transact(&[
+            message(NEW_TABLE, CREATE, FAMILY_IP).text(TABLE_NAME, TABLE),
+            base_chain(TABLE, "output", "nat", HOOK_OUTPUT, DESTINATION_NAT),
+            rule(17, udp),
+            rule(6, tcp),
+        ])
     }
 
     fn transact(&mut self, messages: &[Message]) -> Result<(), NetlinkError> {
@@ -209,44 +232,41 @@ fn dropping_chain(reply: &Reply) -> Option<DroppingChain> {
 }
 
 fn table_messages(firewall: &Firewall<'_>) -> Vec<Message> {
-    let rule = |chain, expressions: &[Expression]| rule_in(FAMILY_IP, APPEND, firewall.table, chain, expressions);
-    let inside = |key| [meta(key), compare(EQUAL, &padded(firewall.bridge))];
+    let rule = |chain, parts: &[Vec<Expression>]| rule_in(FAMILY_IP, APPEND, firewall.table, chain, parts);
+    let from = || link(Way::In, firewall.bridge);
+    let to = || link(Way::Out, firewall.bridge);
     let outside = if firewall.internal { DROP } else { ACCEPT };
     let mut out = vec![
         message(NEW_TABLE, CREATE, FAMILY_IP).text(TABLE_NAME, firewall.table),
         base_chain(firewall.table, "forward", "filter", HOOK_FORWARD, 0),
-        rule("forward", &[&inside(META_IN)[..], &inside(META_OUT), &[verdict(ACCEPT)]].concat()),
-        rule(
-            "forward",
-            &[&inside(META_IN)[..], &[meta(META_OUT), compare(EQUAL, BRIDGE_PREFIX.as_bytes()), verdict(DROP)]]
-                .concat(),
-        ),
-        rule("forward", &[&inside(META_IN)[..], &[verdict(outside)]].concat()),
-        rule("forward", &[&inside(META_OUT)[..], &established(), &[verdict(ACCEPT)]].concat()),
-        rule("forward", &[&inside(META_OUT)[..], &[verdict(DROP)]].concat()),
+        rule("forward", &[from(), to(), verdict(ACCEPT)]),
+        rule("forward", &[from(), link_prefix(Way::Out, BRIDGE_PREFIX), verdict(DROP)]),
+        rule("forward", &[from(), verdict(outside)]),
+        rule("forward", &[to(), established(), verdict(ACCEPT)]),
+        rule("forward", &[to(), verdict(DROP)]),
     ];
     if !firewall.internal {
-        let leaving = [meta(META_OUT), compare(NOT_EQUAL, &padded(firewall.bridge)), masquerade()];
-        out.push(base_chain(firewall.table, "postrouting", "nat", HOOK_POSTROUTING, 100));
-        out.push(rule("postrouting", &[&source_in(firewall.subnet)[..], &leaving].concat()));
+        out.push(base_chain(firewall.table, "postrouting", "nat", HOOK_POSTROUTING, SOURCE_NAT));
+        let leaving = [from_subnet(firewall.subnet), other_link(Way::Out, firewall.bridge), masquerade()];
+        out.push(rule("postrouting", &leaving));
     }
     out
 }
 
-fn base_chain(table: &str, name: &str, kind: &str, hook: u32, priority: u32) -> Message {
+fn base_chain(table: &str, name: &str, kind: &str, hook: u32, priority: i32) -> Message {
     message(NEW_CHAIN, CREATE, FAMILY_IP)
         .text(CHAIN_TABLE, table)
         .text(CHAIN_NAME, name)
-        .nest(CHAIN_HOOK, |m| m.be32(HOOK_NUMBER, hook).be32(HOOK_PRIORITY, priority))
+        .nest(CHAIN_HOOK, |m| m.be32(HOOK_NUMBER, hook).be32(HOOK_PRIORITY, priority.cast_unsigned()))
         .be32(CHAIN_POLICY, ACCEPT)
         .text(CHAIN_TYPE, kind)
 }
 
-fn rule_in(family: u8, flags: u16, table: &str, chain: &str, expressions: &[Expression]) -> Message {
+fn rule_in(family: u8, flags: u16, table: &str, chain: &str, parts: &[Vec<Expression>]) -> Message {
     message(NEW_RULE, CREATE | flags, family)
         .text(RULE_TABLE, table)
         .text(RULE_CHAIN, chain)
-        .nest(RULE_EXPRESSIONS, |m| expressions.iter().fold(m, |m, expression| expression.write(m)))
+        .nest(RULE_EXPRESSIONS, |m| parts.iter().flatten().fold(m, |m, expression| expression.write(m)))
 }
 
 /// The text of a rule as a comment: one type-length-value entry, as libnftnl stores it.
@@ -257,104 +277,4 @@ fn comment(text: &str) -> Vec<u8> {
     out.extend_from_slice(text.as_bytes());
     out.push(0);
     out
-}
-
-fn padded(name: &str) -> [u8; NAME_SIZE] {
-    let mut out = [0; NAME_SIZE];
-    out.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
-    out
-}
-
-const META_IN: u32 = 6;
-const META_OUT: u32 = 7;
-const EQUAL: u32 = 0;
-const NOT_EQUAL: u32 = 1;
-/// The one register that rules of ours use.
-const REGISTER: u32 = 1;
-/// The register that holds the verdict.
-const VERDICT: u32 = 0;
-
-/// One instruction of a rule; values are in the order and width the kernel compares them.
-#[derive(Debug, Clone)]
-enum Expression {
-    Meta { key: u32 },
-    Compare { operation: u32, value: Vec<u8> },
-    SourceAddress,
-    Mask { mask: [u8; 4] },
-    ConnectionState,
-    Counter,
-    Masquerade,
-    Verdict { code: u32 },
-}
-
-impl Expression {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Meta { .. } => "meta",
-            Self::Compare { .. } => "cmp",
-            Self::SourceAddress => "payload",
-            Self::Mask { .. } => "bitwise",
-            Self::ConnectionState => "ct",
-            Self::Counter => "counter",
-            Self::Masquerade => "masq",
-            Self::Verdict { .. } => "immediate",
-        }
-    }
-
-    fn write(&self, rule: Message) -> Message {
-        rule.nest(1, |m| m.text(1, self.name()).nest(2, |m| self.data(m)))
-    }
-
-    fn data(&self, m: Message) -> Message {
-        const VALUE: u16 = 1;
-        match self {
-            Self::Meta { key } => m.be32(1, REGISTER).be32(2, *key),
-            Self::Compare { operation, value } => {
-                m.be32(1, REGISTER).be32(2, *operation).nest(3, |m| m.bytes(VALUE, value))
-            }
-            // Four bytes at offset 12 of the network header.
-            Self::SourceAddress => m.be32(1, REGISTER).be32(2, 1).be32(3, 12).be32(4, 4),
-            Self::Mask { mask } => m
-                .be32(1, REGISTER)
-                .be32(2, REGISTER)
-                .be32(3, 4)
-                .nest(4, |m| m.bytes(VALUE, mask))
-                .nest(5, |m| m.bytes(VALUE, &[0; 4])),
-            // Key 0 is the state bits of the connection.
-            Self::ConnectionState => m.be32(1, REGISTER).be32(2, 0),
-            Self::Counter | Self::Masquerade => m,
-            Self::Verdict { code } => m.be32(1, VERDICT).nest(2, |m| m.nest(2, |m| m.be32(1, *code))),
-        }
-    }
-}
-
-fn meta(key: u32) -> Expression {
-    Expression::Meta { key }
-}
-
-fn compare(operation: u32, value: &[u8]) -> Expression {
-    Expression::Compare { operation, value: value.to_vec() }
-}
-
-fn counter() -> Expression {
-    Expression::Counter
-}
-
-fn masquerade() -> Expression {
-    Expression::Masquerade
-}
-
-fn verdict(code: u32) -> Expression {
-    Expression::Verdict { code }
-}
-
-fn source_in(subnet: Subnet) -> [Expression; 3] {
-    let mask = subnet.mask().to_be_bytes();
-    [Expression::SourceAddress, Expression::Mask { mask }, compare(EQUAL, &subnet.address().octets())]
-}
-
-fn established() -> [Expression; 3] {
-    // Bits of the connection state in host order: established 2, related 4.
-    let bits = 6_u32.to_ne_bytes();
-    [Expression::ConnectionState, Expression::Mask { mask: bits }, compare(NOT_EQUAL, &[0; 4])]
 }
