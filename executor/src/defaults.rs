@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::caps::Capabilities;
 use crate::spec::{
-    Bytes, ContainerSpec, Devices, FileMount, Ids, Limits, Mount, MountFlags, MountKind, Namespaces, NetworkMode,
+    Bytes, ContainerSpec, Devices, EtcSpec, FileMount, Ids, Limits, Mount, MountFlags, MountKind, Namespaces, NetworkMode,
     Process, Rootfs, Seccomp,
 };
 
@@ -44,6 +44,7 @@ impl ContainerSpec {
             process,
             hostname: None,
             network: NetworkMode::None,
+            etc: EtcSpec::default(),
             namespaces: Namespaces::default(),
             limits: Limits::default(),
             devices: Devices::default(),
@@ -72,9 +73,22 @@ impl ContainerSpec {
         self
     }
 
+    /// Gives the container a network with its `/etc/hosts` and `/etc/resolv.conf`; a network of its own lets it use low
+    /// ports and ping without privilege, as docker does.
+    #[must_use]
+    pub fn with_network(mut self, network: NetworkMode, etc: EtcSpec) -> Self {
+        let flags = MountFlags { nosuid: true, nodev: true, ..MountFlags::default() };
+        self.mounts.push(Mount::new("/etc/hosts", MountKind::Hosts, flags));
+        self.mounts.push(Mount::new("/etc/resolv.conf", MountKind::ResolvConf, flags));
+        let own = network.namespace() == crate::net::Namespace::New;
+        self.network = network;
+        self.etc = etc;
+        if own { self.with_open_ports() } else { self }
+    }
+
     /// Lets the container use low ports and ping without privilege, as docker does; for networks of its own only.
     #[must_use]
-    pub fn with_open_ports(mut self) -> Self {
+    fn with_open_ports(mut self) -> Self {
         self.sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
         self.sysctls.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
         self

@@ -120,6 +120,14 @@ pub enum ExecError {
         /// What failed and why.
         message: String,
     },
+    /// The network could not be attached.
+    #[error("{message}")]
+    Network {
+        /// What went wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// The container to act on has ended.
     #[error("the container is not running")]
     NotRunning,
@@ -132,6 +140,7 @@ impl ExecError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Network { hint, .. } => return hint.clone(),
             Self::UserNamespace { source: Errno(libc::ENOSPC) } => {
                 "the limit of user namespaces is 0 or reached: raise the sysctl `user.max_user_namespaces`"
             }

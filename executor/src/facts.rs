@@ -54,6 +54,13 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
+    /// Where a process is in this tree, below its mount, by the text of its `/proc/PID/cgroup`.
+    ///
+    /// Right when the root of the mount is the root of the tree.
+    pub(crate) fn place_in(&self, cgroup: &str) -> Option<PathBuf> {
+        Some(own_cgroup(cgroup, &self.controllers)?.trim_start_matches('/').into())
+    }
+
     /// Options that mount this tree once more.
     pub(crate) fn mount_options(&self) -> impl Iterator<Item = (&str, &str)> {
         self.controllers.iter().map(|controller| match controller.split_once('=') {

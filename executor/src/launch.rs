@@ -5,16 +5,20 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::cgroup;
 use crate::error::ExecError;
 use crate::facts::HostFacts;
 use crate::idmap::IdMaps;
-use crate::proto::{Answer, Ended, Exit, Hello, Op, Reply, Request, Started};
+use crate::jobs::Job;
+use crate::proto::{Answer, Connection, Ended, Exit, Hello, Op, Reply, Request, Started, UserNamespace};
 use crate::server::HELPER_ARGUMENT;
 use crate::spec::{ContainerSpec, LimitUnavailable, Process};
 use crate::sys;
@@ -39,9 +43,20 @@ pub enum Identity {
     Root,
     /// Root of a user namespace with these ids.
     Rootless(IdMaps),
+    /// Root of the user namespace of a running process that an ordinary user started: for [`Helper::exec`] in it.
+    RootlessOf(i32),
 }
 
 impl HelperOptions {
+    /// To run further processes in a running container, whoever started it.
+    pub fn for_exec(mount_dir: impl Into<PathBuf>, pid: i32) -> Self {
+        let own = Self::new(mount_dir);
+        match own.identity {
+            Identity::Root => own,
+            _ => Self { identity: Identity::RootlessOf(pid), ..own },
+        }
+    }
+
     /// Root when the caller is, otherwise the caller's subordinate ids.
     pub fn new(mount_dir: impl Into<PathBuf>) -> Self {
         let identity = match rustix::process::geteuid().is_root() {
@@ -70,12 +85,12 @@ pub enum Stdio {
     Terminal,
 }
 
-/// A running helper. Usable from many threads at once; dropping it kills its containers and cleans up.
+/// A running helper. Usable from many threads at once; dropping it kills its containers and waits until they are
+/// gone. The process itself may take some milliseconds more to take its networks down: see [`Helper::close`].
 #[derive(Debug)]
 pub struct Helper {
     shared: Arc<Shared>,
     facts: HostFacts,
-    child: Child,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -87,6 +102,7 @@ struct Shared {
     next: AtomicU64,
     /// `None` once the helper is gone.
     waiting: Mutex<Option<HashMap<u64, Arc<Slot>>>>,
+    gone: Condvar,
 }
 
 /// Where the answers to one request arrive.
@@ -98,8 +114,16 @@ struct Slot {
 
 #[derive(Debug, Default)]
 struct Answers {
-    started: Option<(Started, Vec<OwnedFd>)>,
+    started: Option<Running>,
+    /// The terminal, until the container takes it.
+    terminal: Option<OwnedFd>,
     end: Option<Result<Option<Ended>, ExecError>>,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    started: Started,
+    pidfd: Arc<OwnedFd>,
 }
 
 impl Helper {
@@ -118,12 +142,18 @@ impl Helper {
                     writing: Mutex::new(()),
                     next: AtomicU64::new(1),
                     waiting: Mutex::new(Some(HashMap::new())),
+                    gone: Condvar::new(),
                 });
                 let reader = std::thread::spawn({
                     let shared = Arc::clone(&shared);
-                    move || shared.read_answers()
+                    move || {
+                        shared.read_answers();
+                        if let Err(error) = child.wait() {
+                            tracing::warn!(%error, "cannot wait for the helper process");
+                        }
+                    }
                 });
-                Ok(Self { shared, facts, child, reader: Some(reader) })
+                Ok(Self { shared, facts, reader: Some(reader) })
             }
             Err(error) => {
                 drop(control);
@@ -166,24 +196,32 @@ impl Helper {
         self.started(id, slot)
     }
 
+    /// Ends the helper as dropping does, and waits until the process itself is gone, networks included.
+    pub fn close(mut self) {
+        self.shared.hang_up();
+        if let Some(reader) = self.reader.take() {
+            drop(reader.join());
+        }
+    }
+
+    /// Deletes a directory with all in it, whichever container ids own it. Nothing to do when there is none.
+    ///
+    /// # Errors
+    /// [`ExecError::Job`]; some of it may be gone then.
+    pub fn remove_tree(&self, path: &Path) -> Result<(), ExecError> {
+        let (_, slot) = self.shared.request(Op::Job(Job::RemoveTree { path: path.to_owned() }), &[])?;
+        slot.await_end().map(drop)
+    }
+
     fn started(&self, id: u64, slot: Arc<Slot>) -> Result<Container, ExecError> {
-        let (started, fds) = slot.await_start()?;
-        let mut fds = fds.into_iter();
-        let pidfd = fds.next().ok_or(ExecError::HelperGone)?;
-        Ok(Container { shared: Arc::clone(&self.shared), id, slot, started, pidfd, terminal: Mutex::new(fds.next()) })
+        let Running { started, pidfd } = slot.await_start()?;
+        Ok(Container { shared: Arc::clone(&self.shared), id, slot, started, pidfd })
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // The helper ends at the end of its control socket, after it has cleaned up.
-        drop(rustix::net::shutdown(&self.shared.control, rustix::net::Shutdown::Both));
-        if let Err(error) = self.child.wait() {
-            tracing::warn!(%error, "cannot wait for the helper process");
-        }
-        if let Some(reader) = self.reader.take() {
-            drop(reader.join());
-        }
+        self.shared.hang_up();
     }
 }
 
@@ -198,21 +236,22 @@ fn spawn_process(_options: &HelperOptions, control: UnixStream) -> std::io::Resu
 
 /// The first words with a new helper.
 fn greet(mut control: &UnixStream, options: &HelperOptions, pid: u32) -> Result<HostFacts, ExecError> {
-    let maps = match &options.identity {
-        Identity::Root => None,
-        Identity::Rootless(maps) => Some(maps.clone()),
+    let user = match &options.identity {
+        Identity::Root => UserNamespace::Same,
+        Identity::Rootless(maps) => UserNamespace::New(maps.clone()),
+        Identity::RootlessOf(pid) => UserNamespace::Of(*pid),
     };
     let hello = Hello {
         mount_dir: options.mount_dir.clone(),
-        maps: maps.clone(),
+        user: user.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
     };
     let gone = |_| ExecError::HelperGone;
     wire::send(control, &hello, &[]).map_err(gone)?;
     loop {
         let frame: Frame<Reply> = wire::receive(control).map_err(gone)?.ok_or(ExecError::HelperGone)?;
-        match (frame.message.body, &maps) {
-            (Answer::WantsMaps, Some(maps)) => {
+        match (frame.message.body, &user) {
+            (Answer::WantsMaps, UserNamespace::New(maps)) => {
                 maps.write(pid.cast_signed())?;
                 control.write_all(&[1]).map_err(gone)?;
             }
@@ -263,8 +302,18 @@ impl Shared {
                 slot.put(body, fds);
             }
         }
-        for slot in lock(&self.waiting).take().into_iter().flatten() {
-            slot.1.put(Answer::Failed(ExecError::HelperGone), Vec::new());
+        for (_, slot) in lock(&self.waiting).take().into_iter().flatten() {
+            slot.abandon();
+        }
+        self.gone.notify_all();
+    }
+
+    /// Closes our side, upon which the helper cleans up and closes its own.
+    fn hang_up(&self) {
+        rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write).ok();
+        let mut waiting = lock(&self.waiting);
+        while waiting.is_some() {
+            waiting = self.gone.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -273,7 +322,11 @@ impl Slot {
     fn put(&self, body: Answer, fds: Vec<OwnedFd>) {
         let mut state = lock(&self.state);
         match body {
-            Answer::Started(started) => state.started = Some((started, fds)),
+            Answer::Started(started) => {
+                let mut fds = fds.into_iter();
+                state.started = fds.next().map(|pidfd| Running { started, pidfd: Arc::new(pidfd) });
+                state.terminal = fds.next();
+            }
             Answer::Exited(ended) => state.end = Some(Ok(Some(ended))),
             Answer::Failed(error) => state.end = Some(Err(error)),
             Answer::Done => state.end = Some(Ok(None)),
@@ -283,11 +336,21 @@ impl Slot {
         self.changed.notify_all();
     }
 
-    fn await_start(&self) -> Result<(Started, Vec<OwnedFd>), ExecError> {
+    /// The helper is gone. Its processes die with it, but for those that changed their user; their cgroups stay.
+    fn abandon(&self) {
+        if let Some(running) = &lock(&self.state).started {
+            sys::pidfd_kill(running.pidfd.as_fd(), libc::SIGKILL).ok();
+            await_exit(&running.pidfd);
+            running.started.cgroups.iter().for_each(|dir| cgroup::remove_stale(dir));
+        }
+        self.put(Answer::Failed(ExecError::HelperGone), Vec::new());
+    }
+
+    fn await_start(&self) -> Result<Running, ExecError> {
         let mut state = lock(&self.state);
         loop {
-            if let Some(started) = state.started.take() {
-                return Ok(started);
+            if let Some(running) = &state.started {
+                return Ok(running.clone());
             }
             if let Some(Err(error)) = &state.end {
                 return Err(error.clone());
@@ -314,8 +377,7 @@ pub struct Container {
     id: u64,
     slot: Arc<Slot>,
     started: Started,
-    pidfd: OwnedFd,
-    terminal: Mutex<Option<OwnedFd>>,
+    pidfd: Arc<OwnedFd>,
 }
 
 impl Container {
@@ -329,6 +391,11 @@ impl Container {
         self.pidfd.as_fd()
     }
 
+    /// What its network has come to.
+    pub fn network(&self) -> &Connection {
+        &self.started.network
+    }
+
     /// Limits that were asked for and that this host cannot give.
     pub fn unavailable(&self) -> &[LimitUnavailable] {
         &self.started.unavailable
@@ -336,7 +403,7 @@ impl Container {
 
     /// The other end of its terminal, once.
     pub fn take_terminal(&self) -> Option<OwnedFd> {
-        lock(&self.terminal).take()
+        lock(&self.slot.state).terminal.take()
     }
 
     /// Sends it a signal; ending the first process ends the container.
@@ -364,11 +431,7 @@ impl Container {
     }
 
     fn ended(&self) -> Result<Ended, ExecError> {
-        let ended = self.slot.await_end();
-        if matches!(ended, Err(ExecError::HelperGone)) {
-            drop(self.kill(libc::SIGKILL));
-        }
-        ended?.ok_or(ExecError::HelperGone)
+        self.slot.await_end()?.ok_or(ExecError::HelperGone)
     }
 
     /// Stops or continues all its processes.
@@ -379,6 +442,12 @@ impl Container {
         let (_, slot) = self.shared.request(Op::Freeze { target: self.id, frozen }, &[])?;
         slot.await_end().map(drop)
     }
+}
+
+/// Until the process behind a pidfd has ended.
+fn await_exit(pidfd: &OwnedFd) {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -19,14 +19,17 @@
 #![deny(unsafe_code)]
 
 mod caps;
+mod cgroup;
 mod defaults;
 mod error;
 mod facts;
 mod idmap;
 mod init;
+mod jobs;
 mod launch;
 mod layers;
 mod lower;
+pub mod net;
 mod plan;
 mod proto;
 pub mod seccomp;
@@ -46,7 +49,7 @@ pub use idmap::{IdMaps, IdRange};
 pub use launch::{Container, Helper, HelperOptions, Identity, Stdio};
 pub use lower::Lower;
 pub use plan::{plan, plan_exec};
-pub use proto::Exit;
+pub use proto::{Connection, Exit};
 pub use server::helper_main;
 pub use spec::ContainerSpec;
 pub use step::{PointKind, Source, Step};

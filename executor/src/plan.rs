@@ -4,9 +4,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::needed;
+use crate::net;
 use crate::facts::{CgroupLayout, HostFacts};
 use crate::spec::{
-    ContainerSpec, DeviceNode, Mount, MountFlags, MountKind, Namespace, NetworkMode, Process, Seccomp,
+    ContainerSpec, DeviceNode, Mount, MountFlags, MountKind, Namespace, Process, Seccomp,
 };
 use crate::step::{PointKind, Source, Step};
 
@@ -43,7 +45,7 @@ pub fn plan(spec: &ContainerSpec, facts: &HostFacts) -> Vec<Step> {
         steps.push(Step::Terminal { size });
     }
     steps.extend(process_limits(&spec.process));
-    if matches!(spec.network, NetworkMode::None) {
+    if spec.awaits_network() {
         steps.push(Step::Network);
     }
     // The parameters of the network exist once it does, and lie on a path that becomes read-only.
@@ -59,18 +61,19 @@ pub fn plan(spec: &ContainerSpec, facts: &HostFacts) -> Vec<Step> {
     steps
 }
 
-/// The steps of a further process in a running container, after it has joined its namespaces and root.
+/// The steps of a further process in a running container, after it has entered its cgroups.
 pub fn plan_exec(process: &Process) -> Vec<Step> {
-    let mut steps: Vec<_> = process.tty.map(|size| Step::Terminal { size }).into_iter().collect();
-    steps.extend(process_limits(process));
+    let mut steps: Vec<_> = process_limits(process).collect();
+    steps.push(Step::JoinContainer);
+    steps.extend(process.tty.map(|size| Step::Terminal { size }));
     steps.extend(enter(process, false));
     steps
 }
 
 fn namespaces(spec: &ContainerSpec) -> Vec<Step> {
-    let network = match spec.network {
-        NetworkMode::Container { pid } => i32::try_from(pid).ok(),
-        NetworkMode::Host | NetworkMode::None => None,
+    let network = match spec.network.namespace() {
+        net::Namespace::Join { pid } => i32::try_from(pid).ok(),
+        net::Namespace::New | net::Namespace::Host => None,
     };
     let joined = [("ipc", spec.namespaces.ipc.process()), ("uts", spec.namespaces.uts.process()), ("net", network)];
     let join = |(name, pid): (&str, Option<i32>)| pid.map(|pid| Step::JoinNamespace { name: name.to_owned(), pid });
@@ -103,14 +106,17 @@ fn mount_steps(mount: &Mount, spec: &ContainerSpec, facts: &HostFacts) -> Vec<St
             writable: writable.clone(),
         }),
         MountKind::File(file) => push(Source::File(file.clone())),
+        MountKind::Hosts => push(Source::Hosts),
+        MountKind::ResolvConf => push(Source::ResolvConf),
         MountKind::Tmpfs { size, mode } => push(tmpfs(*size, *mode)),
         MountKind::Devpts => push(devpts(facts)),
         MountKind::Proc if spec.namespaces.pid == Namespace::Host => push(Source::Host("/proc".into())),
         MountKind::Proc => push(fs("proc", &[])),
-        MountKind::Sysfs if spec.network != NetworkMode::None => push(Source::Host("/sys".into())),
+        // A user namespace may mount the sysfs of networks it owns only.
+        MountKind::Sysfs if facts.rootless && !owns_network(spec) => push(Source::Host("/sys".into())),
         MountKind::Sysfs => push(fs("sysfs", &[])),
         MountKind::Mqueue => push(fs("mqueue", &[])),
-        MountKind::Cgroup => return cgroup_mounts(mount, facts),
+        MountKind::Cgroup => return cgroup_mounts(mount, spec, facts),
         MountKind::Dev => {
             push(tmpfs(Some(65_536 << 10), 0o755));
             steps.extend(dev_steps(&mount.target, facts));
@@ -125,7 +131,7 @@ fn point_kind(kind: &MountKind) -> PointKind {
         MountKind::Layers { lowers, subpath, .. } if !subpath.as_os_str().is_empty() => {
             PointKind::Layers { lowers: lowers.clone(), subpath: subpath.clone() }
         }
-        MountKind::File(_) => PointKind::File,
+        MountKind::File(_) | MountKind::Hosts | MountKind::ResolvConf => PointKind::File,
         _ => PointKind::Dir,
     }
 }
@@ -162,31 +168,26 @@ fn dev_steps(dev: &Path, facts: &HostFacts) -> Vec<Step> {
     steps
 }
 
-/// One read-only bind per v1 hierarchy, or the unified one alone.
-fn cgroup_mounts(mount: &Mount, facts: &HostFacts) -> Vec<Step> {
-    let strict = MountFlags { nosuid: true, nodev: true, noexec: true, read_only: mount.flags.read_only };
+/// The unified tree, or those version 1 trees in which the container has a cgroup, each showing that cgroup as its root.
+fn cgroup_mounts(mount: &Mount, spec: &ContainerSpec, facts: &HostFacts) -> Vec<Step> {
     let point = |target: PathBuf| Step::MountPoint { target, like: PointKind::Dir, keep: mount.keep_stub };
-    let at = |target: PathBuf, what| Step::Mount { target, what, flags: strict };
+    let at = |target: PathBuf, what, flags| Step::Mount { target, what, flags };
     match &facts.cgroups {
-        CgroupLayout::None => Vec::new(),
         CgroupLayout::Unified { .. } => {
-            vec![point(mount.target.clone()), at(mount.target.clone(), fs("cgroup2", &[]))]
+            vec![point(mount.target.clone()), at(mount.target.clone(), fs("cgroup2", &[]), mount.flags)]
         }
-        CgroupLayout::Legacy { controllers, .. } => {
-            let flags = MountFlags { read_only: false, ..strict };
-            let what = tmpfs(None, 0o755);
+        CgroupLayout::Legacy { controllers, .. } if !facts.rootless => {
+            let base = MountFlags { read_only: false, ..mount.flags };
             let mut steps =
-                vec![point(mount.target.clone()), Step::Mount { target: mount.target.clone(), what, flags }];
-            for hierarchy in controllers {
-                let target = mount.target.join(&hierarchy.name);
-                let options: Vec<_> = hierarchy.mount_options().collect();
-                steps.extend([point(target.clone()), at(target, fs("cgroup", &options))]);
-            }
-            if mount.flags.read_only {
-                steps.push(Step::ReadOnly { path: mount.target.clone() });
+                vec![point(mount.target.clone()), at(mount.target.clone(), tmpfs(None, 0o755), base)];
+            for tree in controllers.iter().filter(|tree| needed(tree, &spec.limits, &spec.devices)) {
+                let target = mount.target.join(&tree.name);
+                let options: Vec<_> = tree.mount_options().collect();
+                steps.extend([point(target.clone()), at(target, fs("cgroup", &options), mount.flags)]);
             }
             steps
         }
+        CgroupLayout::None | CgroupLayout::Legacy { .. } => Vec::new(),
     }
 }
 
@@ -198,6 +199,10 @@ fn extra_devices(spec: &ContainerSpec, facts: &HostFacts) -> impl Iterator<Item 
 fn process_limits(process: &Process) -> impl Iterator<Item = Step> {
     let limits = process.rlimits.iter().map(|limit| Step::Rlimit(limit.clone()));
     limits.chain(process.oom_score_adj.map(|value| Step::OomScore { value }))
+}
+
+fn owns_network(spec: &ContainerSpec) -> bool {
+    spec.network.namespace() == net::Namespace::New
 }
 
 /// From inside the root to the program.

@@ -1,6 +1,7 @@
 //! What rbuild and its helper say to each other, and what a new process says to the helper.
 //! Data only; `wire` moves it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ExecError;
 use crate::facts::HostFacts;
 use crate::idmap::IdMaps;
+use crate::jobs::Job;
 use crate::spec::{ContainerSpec, LimitUnavailable, Process, Rlimit};
 
 /// First message to the helper.
@@ -15,10 +17,20 @@ use crate::spec::{ContainerSpec, LimitUnavailable, Process, Rlimit};
 pub(crate) struct Hello {
     /// Directory the helper covers with a tmpfs of its own for mount points.
     pub(crate) mount_dir: PathBuf,
-    /// `Some`: make a user namespace; the parent writes its maps.
-    pub(crate) maps: Option<IdMaps>,
+    pub(crate) user: UserNamespace,
     /// Name of the cgroup that holds the containers' cgroups.
     pub(crate) cgroup_parent: String,
+}
+
+/// Which user namespace the helper lives in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum UserNamespace {
+    /// The one it was started in.
+    Same,
+    /// A new one; the parent writes these maps.
+    New(IdMaps),
+    /// That of a running process.
+    Of(i32),
 }
 
 /// A request; the answers carry the same id.
@@ -38,13 +50,6 @@ pub(crate) enum Op {
     Freeze { target: u64, frozen: bool },
     /// Work on files in a forked child. With a pipe for its output if the job has one.
     Job(Job),
-}
-
-/// Work on files owned by ids that exist in the helper's user namespace only.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Job {
-    /// Deletes a directory and all in it.
-    RemoveTree { path: PathBuf },
 }
 
 /// An answer; id 0 belongs to the start of the helper.
@@ -76,6 +81,18 @@ pub(crate) struct Started {
     pub(crate) unavailable: Vec<LimitUnavailable>,
     /// Cgroup directories, for the parent to clean up should the helper die.
     pub(crate) cgroups: Vec<PathBuf>,
+    pub(crate) network: Connection,
+}
+
+/// What a container's network has come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Its address, on a bridge.
+    pub address: Option<Ipv4Addr>,
+    /// The host's address on that bridge.
+    pub gateway: Option<Ipv4Addr>,
+    /// What the user should be told, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// How a process ended.
@@ -120,11 +137,13 @@ pub(crate) enum Report {
     RlimitRefused(Rlimit),
     /// The other end of its terminal comes with this.
     Terminal,
+    /// A file job failed.
+    JobFailed { message: String },
 }
 
 /// What the helper tells a new process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum GoAhead {
-    /// The network is attached.
-    Network,
+    /// The network is attached; these are its files.
+    Network { hosts: String, resolv_conf: String },
 }

@@ -9,6 +9,7 @@ use crate::Lower;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::caps::Capabilities;
+pub use crate::net::{EtcSpec, NetworkMode};
 
 /// One container, ready to be started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct ContainerSpec {
     pub hostname: Option<String>,
     /// The network.
     pub network: NetworkMode,
+    /// What [`MountKind::Hosts`] and [`MountKind::ResolvConf`] are made from.
+    pub etc: EtcSpec,
     /// The other namespaces.
     pub namespaces: Namespaces,
     /// Limits and accounting.
@@ -95,6 +98,10 @@ pub enum MountKind {
     },
     /// A file made from bytes, on a tmpfs of the container.
     File(FileMount),
+    /// `/etc/hosts` as the network has it; the container may change it for itself.
+    Hosts,
+    /// `/etc/resolv.conf` as the network has it; the container may change it for itself.
+    ResolvConf,
     /// An empty tmpfs.
     Tmpfs {
         /// Size limit in bytes.
@@ -356,20 +363,6 @@ pub enum Throttle {
     WriteBytes,
     ReadOps,
     WriteOps,
-}
-
-/// The network of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NetworkMode {
-    /// The one rbuild runs in.
-    Host,
-    /// A new one with nothing but the loopback device.
-    None,
-    /// That of a running process (`container:NAME`).
-    Container {
-        /// Its pid as the helper sees it.
-        pid: u32,
-    },
 }
 
 /// Bytes that travel as text in a spec.

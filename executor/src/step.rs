@@ -8,7 +8,7 @@ use crate::Lower;
 use serde::{Deserialize, Serialize};
 
 use crate::caps::Capabilities;
-use crate::spec::{DeviceNode, FileMount, Ids, MountFlags, Namespace, Rlimit, Seccomp, Upper, WindowSize};
+use crate::spec::{ContainerSpec, DeviceNode, FileMount, Ids, MountFlags, MountKind, Namespace, NetworkMode, Rlimit, Seccomp, Upper, WindowSize};
 
 /// One thing the first process of a container does on its way to the program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub enum Step {
         /// The process.
         pid: i32,
     },
+    /// Enter the mount, network and other namespaces of the container that this process is started in.
+    JoinContainer,
     /// Make the current cgroups the root of the process's view.
     CgroupNamespace,
     /// Mount the root filesystem at the helper's staging directory.
@@ -189,6 +191,10 @@ pub enum Source {
     },
     /// A file with this content.
     File(FileMount),
+    /// An empty file that gets the network's `/etc/hosts`.
+    Hosts,
+    /// An empty file that gets the network's `/etc/resolv.conf`.
+    ResolvConf,
     /// A filesystem of the kernel, with options (name, value).
     Fs {
         /// `tmpfs`, `proc`, ..
@@ -204,6 +210,7 @@ impl fmt::Display for Step {
         match self {
             Self::JoinCgroup { .. } => f.write_str("enter its cgroup"),
             Self::JoinNamespace { name, .. } => write!(f, "join the `{name}` namespace of another container"),
+            Self::JoinContainer => f.write_str("enter the container"),
             Self::CgroupNamespace => f.write_str("make a cgroup namespace"),
             Self::Root { .. } => f.write_str("mount `overlay` on `/`"),
             Self::MountPoint { target, .. } => write!(f, "make mount point `{}`", target.display()),
@@ -241,9 +248,17 @@ impl fmt::Display for Source {
             Self::Host(path) => write!(f, "`{}`", path.display()),
             Self::Layers { subpath, .. } if subpath.as_os_str().is_empty() => f.write_str("an image"),
             Self::Layers { subpath, .. } => write!(f, "`{}` of an image", subpath.display()),
-            Self::File(_) => f.write_str("a file"),
+            Self::File(_) | Self::Hosts | Self::ResolvConf => f.write_str("a file"),
             Self::Fs { name, .. } => write!(f, "`{name}`"),
         }
+    }
+}
+
+impl ContainerSpec {
+    /// Whether the process has to wait for the helper to attach its network.
+    pub(crate) fn awaits_network(&self) -> bool {
+        self.network != NetworkMode::Host
+            || self.mounts.iter().any(|m| matches!(m.kind, MountKind::Hosts | MountKind::ResolvConf))
     }
 }
 

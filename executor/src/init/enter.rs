@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::{Errno, Result};
 use rustix::mount::OpenTreeFlags;
 use rustix::process::Signal;
-use rustix::thread::LinkNameSpaceType;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use super::Setup;
 use crate::proto::Report;
@@ -49,6 +49,21 @@ impl Setup<'_> {
         rustix::stdio::dup2_stderr(next()?)?;
         sys::cloexec_from(3)?;
         sys::reset_signals()
+    }
+}
+
+impl Setup<'_> {
+    /// The pid namespace was joined by the helper, for its children.
+    pub(super) fn join_container(&self) -> Result<()> {
+        let target = self.child.target.as_ref().ok_or(Errno::BADF)?;
+        // Processes of the container see this one from here on: they must not get at its descriptors (ptrace(2)).
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+        let kinds = ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::NETWORK
+            | ThreadNameSpaceType::CONTROL_GROUP;
+        rustix::thread::move_into_thread_name_spaces(target.as_fd(), kinds)
     }
 }
 

@@ -8,7 +8,14 @@ use rustix::io::Result;
 
 use super::{Setup, errno};
 use crate::layers::attach;
-use crate::spec::{FileMount, MountFlags};
+use crate::spec::{Bytes, FileMount, MountFlags};
+
+impl FileMount {
+    /// To be filled once its content is known.
+    pub(super) fn empty() -> Self {
+        Self { content: Bytes::default(), mode: 0o644, uid: 0, gid: 0 }
+    }
+}
 
 impl Setup<'_> {
     /// Writes the file and says where it is; it is mounted elsewhere and this place vanishes with the pivot.

@@ -75,6 +75,8 @@ pub(crate) struct Child<'h> {
     /// Standard input, output and error; empty when there will be a terminal.
     pub(crate) stdio: Vec<OwnedFd>,
     pub(crate) single: SingleThreaded,
+    /// The first process of the container to enter.
+    pub(crate) target: Option<OwnedFd>,
 }
 
 /// A new process on its way through the steps.
@@ -88,6 +90,10 @@ struct Setup<'h> {
     uppers: usize,
     /// The number of files made for file mounts.
     files: usize,
+    /// The file that becomes `/etc/hosts`.
+    hosts: Option<PathBuf>,
+    /// The file that becomes `/etc/resolv.conf`.
+    resolv_conf: Option<PathBuf>,
     /// The container's end of its terminal.
     terminal: Option<OwnedFd>,
 }
@@ -97,7 +103,16 @@ impl Child<'_> {
     pub(crate) fn run(self, steps: &[Step]) -> ! {
         // Dies with the helper from here on; set once more when the user is, which clears it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
-        let mut setup = Setup { child: self, root: None, upper: None, uppers: 0, files: 0, terminal: None };
+        let mut setup = Setup {
+            child: self,
+            root: None,
+            upper: None,
+            uppers: 0,
+            files: 0,
+            hosts: None,
+            resolv_conf: None,
+            terminal: None,
+        };
         for (number, step) in steps.iter().enumerate() {
             if let Err(errno) = setup.perform(step) {
                 setup.report(&Report::Failed { step: number, errno: errno.raw_os_error() });
@@ -113,6 +128,7 @@ impl Setup<'_> {
         match step {
             Step::JoinCgroup { dir } => write(&dir.join("cgroup.procs"), "0"),
             Step::JoinNamespace { name, pid } => enter::join_namespace(name, *pid),
+            Step::JoinContainer => self.join_container(),
             Step::CgroupNamespace => sys::unshare(libc::CLONE_NEWCGROUP),
             Step::Root { lowers, upper, volatile } => self.mount_root(lowers, upper.as_ref(), *volatile),
             Step::MountPoint { target, like, keep } => self.mount_point(target, like, *keep),
@@ -161,7 +177,11 @@ impl Setup<'_> {
 
     fn await_network(&mut self) -> Result<()> {
         match wire::receive_packet(self.child.socket.as_fd()) {
-            Ok(Some(wire::Frame { message: GoAhead::Network, .. })) => Ok(()),
+            Ok(Some(wire::Frame { message: GoAhead::Network { hosts, resolv_conf }, .. })) => {
+                let fill = |file: &Option<PathBuf>, text: &str| file.as_deref().map_or(Ok(()), |f| write(f, text));
+                fill(&self.hosts, &hosts)?;
+                fill(&self.resolv_conf, &resolv_conf)
+            }
             // The helper is gone, or gave up on the network and will say why itself.
             _ => sys::exit_now(127),
         }

@@ -14,7 +14,7 @@ use super::Setup;
 use super::root::open_in;
 use crate::Lower;
 use crate::layers::attach;
-use crate::spec::{DeviceNode, MountFlags, Upper, WindowSize};
+use crate::spec::{DeviceNode, FileMount, MountFlags, Upper, WindowSize};
 use crate::step::Source;
 use crate::sys;
 
@@ -27,6 +27,14 @@ impl Setup<'_> {
                 restricted(self.layers(lowers, subpath, writable.as_ref(), flags.read_only)?, flags)?
             }
             Source::File(file) => restricted(clone_tree(&self.make_file(file)?)?, flags)?,
+            Source::Hosts => {
+                let path = self.make_file(&FileMount::empty())?;
+                restricted(clone_tree(self.hosts.insert(path))?, flags)?
+            }
+            Source::ResolvConf => {
+                let path = self.make_file(&FileMount::empty())?;
+                restricted(clone_tree(self.resolv_conf.insert(path))?, flags)?
+            }
         };
         self.put(&tree, target)
     }

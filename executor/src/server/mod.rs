@@ -4,19 +4,26 @@
 mod running;
 mod setup;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
+use crate::cgroup::{Cgroups, Wanted};
 use crate::error::ExecError;
-use crate::facts::HostFacts;
+use crate::facts::{CgroupLayout, Hierarchy, HostFacts};
 use crate::init::{Child, Staging};
+use crate::jobs::{self, Job};
 use crate::layers::LayerMounts;
-use crate::plan::plan;
-use crate::proto::{Answer, Job, Op, Reply, Request};
-use crate::spec::{ContainerSpec, MountKind, Namespace, NetworkMode, Process};
+use crate::net::{self, HostFiles, Session};
+use crate::plan::{plan, plan_exec};
+use crate::proto::{Answer, Op, Reply, Report, Request};
+use crate::spec::{ContainerSpec, MountKind, Namespace, Process};
 use crate::step::Step;
 use crate::sys::{self, Forked, SingleThreaded};
 use crate::wire::{self, Frame};
@@ -45,7 +52,10 @@ struct Server {
     facts: HostFacts,
     staging: Staging,
     layers: LayerMounts,
+    /// Where cgroups are made.
+    cgroup_parent: String,
     running: Vec<Running>,
+    session: Session,
 }
 
 impl Server {
@@ -60,15 +70,30 @@ impl Server {
                     running.reap(&self.control);
                 }
             }
-            self.running.retain(|r| !r.finished());
+            for mut finished in self.running.extract_if(.., |r| r.finished()) {
+                if let Some(attachment) = finished.take_attachment() {
+                    self.session.release(attachment);
+                }
+            }
             if ready.control && !self.read_request() {
                 break;
             }
         }
         for running in &mut self.running {
             running.end();
+            if let Some(attachment) = running.take_attachment() {
+                self.session.release(attachment);
+            }
         }
-        0
+        // Whoever waits for the containers to be gone need not wait for what is slow in taking a network down.
+        drop(self.control);
+        match self.session.close() {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::warn!(%error, "cannot take down a network");
+                1
+            }
+        }
     }
 
     /// Waits for something to happen. `None` when even that fails.
@@ -96,7 +121,7 @@ impl Server {
         let result = match op {
             Op::Start(spec) => self.start(id, &spec, fds).map(Some),
             Op::Exec(process) => self.exec(id, &process, fds).map(Some),
-            Op::Freeze { .. } => Err(ExecError::NoFreezer),
+            Op::Freeze { target, frozen } => self.freeze(target, frozen),
             Op::Job(job) => self.job(id, &job, fds).map(Some),
         };
         match result {
@@ -115,39 +140,173 @@ impl Server {
         self.layers
             .ensure(lowers)
             .map_err(|failed| ExecError::Layer { layer: failed.layer, source: failed.errno.into() })?;
-        let steps = plan(spec, &self.facts);
-        let mut running = self.launch(id, steps, stdio, namespaces(spec))?;
-        running.upper = spec.rootfs.upper.as_ref().map(|u| u.upper.clone());
-        running.go_ahead();
-        Ok(running)
+        let wanted =
+            Wanted { parent: &self.cgroup_parent, id: &spec.id, limits: &spec.limits, devices: &spec.devices };
+        let (mut cgroups, unavailable) = Cgroups::create(&self.facts, &wanted)?;
+        match self.launch_container(id, spec, stdio, &cgroups) {
+            Ok(mut running) => {
+                running.upper = spec.rootfs.upper.as_ref().map(|u| u.upper.clone());
+                running.unavailable = unavailable;
+                running.cgroups = cgroups;
+                self.connect(&mut running, spec)?;
+                Ok(running)
+            }
+            Err(error) => {
+                cgroups.remove();
+                Err(error)
+            }
+        }
     }
 
-    fn exec(&mut self, _id: u64, _process: &Process, _fds: Vec<OwnedFd>) -> Result<Running, ExecError> {
-        Err(ExecError::NotRunning)
+    fn launch_container(
+        &self,
+        id: u64,
+        spec: &ContainerSpec,
+        stdio: Vec<OwnedFd>,
+        cgroups: &Cgroups,
+    ) -> Result<Running, ExecError> {
+        let join = cgroups.join_dirs().map(|dir| Step::JoinCgroup { dir: dir.to_owned() });
+        let steps: Vec<_> = join.chain(plan(spec, &self.facts)).collect();
+        let pids = match spec.namespaces.pid {
+            Namespace::Process(pid) => Some(open_process(pid)?),
+            Namespace::Private | Namespace::Host => None,
+        };
+        let launch = Launch { steps, stdio, flags: namespaces(spec), cgroup: cgroups.clone_target(), target: None };
+        self.launch_in(id, pids.as_ref(), launch)
     }
 
-    fn job(&mut self, _id: u64, _job: &Job, _fds: Vec<OwnedFd>) -> Result<Running, ExecError> {
-        Err(ExecError::NotRunning)
+    /// Attaches the network while the process mounts. When that fails the process is gone afterwards.
+    fn connect(&mut self, running: &mut Running, spec: &ContainerSpec) -> Result<(), ExecError> {
+        if !spec.awaits_network() {
+            return Ok(());
+        }
+        match self.session.attach(&spec.network, &spec.etc, &HostFiles::default(), running.pid()) {
+            Ok(attachment) => {
+                running.connected(attachment);
+                Ok(())
+            }
+            Err(error) => {
+                running.end();
+                Err(ExecError::Network { message: with_sources(&error), hint: error.hint() })
+            }
+        }
     }
 
-    /// Clones a process that goes through `steps`.
-    fn launch(&self, id: u64, steps: Vec<Step>, stdio: Vec<OwnedFd>, flags: u64) -> Result<Running, ExecError> {
-        let (ours, theirs) = setup::socket_pair().map_err(|e| ExecError::Namespaces { source: e.into() })?;
-        match sys::clone3(self.single, flags, None).map_err(|e| ExecError::Namespaces { source: e.into() })? {
+    /// A further process in the container whose first process comes as a pidfd before the standard descriptors.
+    fn exec(&mut self, id: u64, process: &Process, mut fds: Vec<OwnedFd>) -> Result<Running, ExecError> {
+        if fds.is_empty() {
+            return Err(ExecError::NotRunning);
+        }
+        let target = fds.remove(0);
+        let join = self.cgroups_of(&target).into_iter().map(|dir| Step::JoinCgroup { dir });
+        let steps = join.chain(plan_exec(process)).collect();
+        let pids = target.try_clone().map_err(|e| ExecError::Namespaces { source: (&e).into() })?;
+        let launch = Launch { steps, stdio: fds, flags: 0, cgroup: None, target: Some(target) };
+        self.launch_in(id, Some(&pids), launch)
+    }
+
+    /// The cgroup directories of a process that are not the helper's own. None for an ordinary user, who has none.
+    fn cgroups_of(&self, process: &OwnedFd) -> Vec<PathBuf> {
+        let trees = match &self.facts.cgroups {
+            _ if self.facts.rootless => return Vec::new(),
+            CgroupLayout::None => return Vec::new(),
+            CgroupLayout::Unified(tree) => std::slice::from_ref(tree),
+            CgroupLayout::Legacy { controllers, .. } => controllers,
+        };
+        let text = pid_of(process).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
+        let text = text.unwrap_or_default();
+        let place = |tree: &Hierarchy| tree.place_in(&text).filter(|own| *own != tree.own).map(|own| tree.mount.join(own));
+        trees.iter().filter_map(place).collect()
+    }
+
+    /// Clones with the pid namespace of a process, which can be set for children only (setns(2), CLONE_NEWPID).
+    fn launch_in(&self, id: u64, pids: Option<&OwnedFd>, launch: Launch<'_>) -> Result<Running, ExecError> {
+        let refused = |e: Errno| ExecError::Namespaces { source: e.into() };
+        let Some(pids) = pids else { return self.launch(id, launch) };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let own = rustix::fs::open("/proc/self/ns/pid", flags, Mode::empty()).map_err(refused)?;
+        let kind = ThreadNameSpaceType::PROCESS_ID;
+        rustix::thread::move_into_thread_name_spaces(pids.as_fd(), kind).map_err(refused)?;
+        let launched = self.launch(id, launch);
+        rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID)).map_err(refused)?;
+        launched
+    }
+
+    fn freeze(&self, target: u64, frozen: bool) -> Result<Option<Running>, ExecError> {
+        let running = self.running.iter().find(|r| r.id() == target).ok_or(ExecError::NotRunning)?;
+        if running.cgroups.freeze(frozen) { Ok(None) } else { Err(ExecError::NoFreezer) }
+    }
+
+    fn job(&mut self, id: u64, job: &Job, fds: Vec<OwnedFd>) -> Result<Running, ExecError> {
+        let (ours, theirs) = setup::socket_pair().map_err(|e| job_failed(&e))?;
+        match sys::clone3(self.single, 0, None).map_err(|e| job_failed(&e))? {
+            Forked::Child => {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
+                match jobs::run(job, fds) {
+                    Ok(()) => sys::exit_now(0),
+                    Err(message) => {
+                        wire::send_packet(theirs.as_fd(), &Report::JobFailed { message }, &[]).ok();
+                        sys::exit_now(1)
+                    }
+                }
+            }
+            Forked::Parent { pid, pidfd } => Ok(Running::new_job(id, pid, pidfd, ours)),
+        }
+    }
+
+    /// Clones a process that goes through its steps.
+    fn launch(&self, id: u64, launch: Launch<'_>) -> Result<Running, ExecError> {
+        let refused = |e: Errno| ExecError::Namespaces { source: e.into() };
+        let (ours, theirs) = setup::socket_pair().map_err(refused)?;
+        match sys::clone3(self.single, launch.flags, launch.cgroup).map_err(refused)? {
             Forked::Child => {
                 let child = Child {
                     staging: &self.staging,
                     layers: &self.layers,
                     userxattr: self.facts.overlay_userxattr,
                     socket: theirs,
-                    stdio,
+                    stdio: launch.stdio,
                     single: self.single,
+                    target: launch.target,
                 };
-                child.run(&steps)
+                child.run(&launch.steps)
             }
-            Forked::Parent { pid, pidfd } => Ok(Running::new(id, pid, pidfd, ours, steps)),
+            Forked::Parent { pid, pidfd } => Ok(Running::new(id, pid, pidfd, ours, launch.steps)),
         }
     }
+}
+
+/// A process to be cloned.
+struct Launch<'s> {
+    steps: Vec<Step>,
+    stdio: Vec<OwnedFd>,
+    /// `CLONE_NEW*`.
+    flags: u64,
+    /// To be born in.
+    cgroup: Option<BorrowedFd<'s>>,
+    /// The container to enter.
+    target: Option<OwnedFd>,
+}
+
+/// The message of an error and of all that caused it.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn job_failed(errno: &Errno) -> ExecError {
+    ExecError::Job { message: format!("cannot start a file job: {errno}") }
+}
+
+fn open_process(pid: i32) -> Result<OwnedFd, ExecError> {
+    let pid = Pid::from_raw(pid).ok_or(ExecError::NotRunning)?;
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|_| ExecError::NotRunning)
+}
+
+/// The pid of a pidfd as this `/proc` counts (proc_pid_fdinfo(5)).
+fn pid_of(pidfd: &OwnedFd) -> Option<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }
 
 /// What [`Server::poll`] found; `running` is in the order of [`Server::running`]: status socket, process.
@@ -159,7 +318,7 @@ struct Ready {
 /// The `CLONE_NEW*` flags of a container.
 fn namespaces(spec: &ContainerSpec) -> u64 {
     let private = |namespace, flag: i32| if namespace == Namespace::Private { flag } else { 0 };
-    let network = if matches!(spec.network, NetworkMode::None) { libc::CLONE_NEWNET } else { 0 };
+    let network = if spec.network.namespace() == net::Namespace::New { libc::CLONE_NEWNET } else { 0 };
     let flags = libc::CLONE_NEWNS
         | network
         | private(spec.namespaces.pid, libc::CLONE_NEWPID)

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use super::answer;
+use crate::cgroup::Cgroups;
 use crate::error::{Errno, ExecError};
-use crate::proto::{Answer, Ended, Exit, GoAhead, Report, Started};
+use crate::net::Attachment;
+use crate::proto::{Answer, Connection, Ended, Exit, GoAhead, Report, Started};
 use crate::spec::LimitUnavailable;
 use crate::step::Step;
 use crate::stubs::{self, Stub};
@@ -28,6 +30,9 @@ pub(super) struct Running {
     /// Where stubs are removed.
     pub(super) upper: Option<PathBuf>,
     pub(super) unavailable: Vec<LimitUnavailable>,
+    pub(super) cgroups: Cgroups,
+    attachment: Option<Attachment>,
+    job: bool,
 }
 
 /// How far a process has come.
@@ -55,7 +60,19 @@ impl Running {
             terminal: None,
             upper: None,
             unavailable: Vec::new(),
+            cgroups: Cgroups::default(),
+            attachment: None,
+            job: false,
         }
+    }
+
+    /// A file job: nobody is told of its start.
+    pub(super) fn new_job(id: u64, pid: Pid, pidfd: OwnedFd, status: OwnedFd) -> Self {
+        Self { job: true, ..Self::new(id, pid, pidfd, status, Vec::new()) }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// The socket to the process while it goes through its steps; afterwards nothing is heard on it.
@@ -72,9 +89,22 @@ impl Running {
     }
 
     /// Lets the process go past its network step.
-    pub(super) fn go_ahead(&self) {
+    pub(super) fn connected(&mut self, attachment: Attachment) {
+        let files = attachment.files();
+        let message = GoAhead::Network { hosts: files.hosts.clone(), resolv_conf: files.resolv_conf.clone() };
         // Fails when the process is gone already; its end is noticed by itself.
-        drop(wire::send_packet(self.status.as_fd(), &GoAhead::Network, &[]));
+        wire::send_packet(self.status.as_fd(), &message, &[]).ok();
+        self.attachment = Some(attachment);
+    }
+
+    /// The network to be given up once the process is finished.
+    pub(super) fn take_attachment(&mut self) -> Option<Attachment> {
+        self.attachment.take()
+    }
+
+    /// Pid in the helper's pid namespace.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
     }
 
     /// Takes what the process has to say.
@@ -87,7 +117,9 @@ impl Running {
             // Closed by the exec.
             Ok(None) | Err(_) => {
                 self.phase = Phase::Started;
-                self.say_started(control);
+                if !self.job {
+                    self.say_started(control);
+                }
             }
         }
     }
@@ -97,6 +129,7 @@ impl Running {
             Report::Failed { step, errno } => self.phase = Phase::Failed(self.failure(step, Errno(errno))),
             Report::Stub(stub) => self.stubs.push(stub),
             Report::Terminal => self.terminal = fds.into_iter().next(),
+            Report::JobFailed { message } => self.phase = Phase::Failed(ExecError::Job { message }),
             Report::RlimitRefused(limit) => self.unavailable.push(LimitUnavailable {
                 limit: format!("`{}`", limit.resource),
                 reason: "raising it needs CAP_SYS_RESOURCE".to_owned(),
@@ -118,11 +151,20 @@ impl Running {
         let started = Started {
             pid: self.pid.as_raw_nonzero().get(),
             unavailable: std::mem::take(&mut self.unavailable),
-            cgroups: Vec::new(),
+            cgroups: self.cgroups.paths(),
+            network: self.connection(),
         };
         let terminal = self.terminal.take();
         let fds: Vec<_> = [Some(&self.pidfd), terminal.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
         answer(control, self.id, Answer::Started(started), &fds);
+    }
+
+    fn connection(&self) -> Connection {
+        self.attachment.as_ref().map_or_else(Connection::default, |attachment| Connection {
+            address: attachment.address(),
+            gateway: attachment.gateway(),
+            warnings: attachment.warnings().to_vec(),
+        })
     }
 
     /// Collects the process if it has ended, and cleans up.
@@ -132,10 +174,13 @@ impl Running {
             self.read_status(control);
         }
         let Some(exit) = self.collect(WaitIdOptions::EXITED | WaitIdOptions::NOHANG) else { return };
+        let oom_killed = self.cgroups.oom_killed();
         self.clean_up();
         let body = match std::mem::replace(&mut self.phase, Phase::Finished) {
             Phase::Failed(error) => Answer::Failed(error),
-            _ => Answer::Exited(Ended { exit, oom_killed: false }),
+            _ if self.job && exit.success() => Answer::Done,
+            _ if self.job => Answer::Failed(ExecError::Job { message: "a file job was killed".to_owned() }),
+            _ => Answer::Exited(Ended { exit, oom_killed }),
         };
         answer(control, self.id, body, &[]);
     }
@@ -157,6 +202,7 @@ impl Running {
     }
 
     fn clean_up(&mut self) {
+        self.cgroups.remove();
         if let Some(upper) = &self.upper
             && let Err(error) = stubs::remove(upper, &self.stubs)
         {

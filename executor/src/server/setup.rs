@@ -1,21 +1,23 @@
 //! How the helper comes up: out of the way of the host's mounts and, for an ordinary user, root in a user namespace.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{ThreadNameSpaceType, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::{Server, answer};
+use crate::cgroup;
 use crate::error::ExecError;
 use crate::facts::HostFacts;
 use crate::init::Staging;
 use crate::layers::LayerMounts;
-use crate::proto::{Answer, Hello};
+use crate::net::Session;
+use crate::proto::{Answer, Hello, UserNamespace};
 use crate::sys::{self, SingleThreaded};
 use crate::wire::{self, Frame};
 
@@ -23,11 +25,14 @@ use crate::wire::{self, Frame};
 pub(super) fn start(single: SingleThreaded) -> Option<Server> {
     let control = take_control_socket().ok()?;
     let Frame { message: hello, .. } = wire::receive::<Hello>(&control).ok()??;
-    match prepare(&control, &hello, single) {
+    match prepare(&control, &hello) {
         Ok((staging, facts)) => {
+            cgroup::recover(&facts, &hello.cgroup_parent);
             answer(&control, 0, Answer::Ready(Box::new(facts.clone())), &[]);
             let layers = LayerMounts::new(staging.layers());
-            Some(Server { control, single, facts, staging, layers, running: Vec::new() })
+            let cgroup_parent = hello.cgroup_parent;
+            let (running, session) = (Vec::new(), Session::new());
+            Some(Server { control, single, facts, staging, layers, cgroup_parent, running, session })
         }
         Err(error) => {
             answer(&control, 0, Answer::Failed(error), &[]);
@@ -45,13 +50,14 @@ fn take_control_socket() -> std::io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-fn prepare(control: &UnixStream, hello: &Hello, single: SingleThreaded) -> Result<(Staging, HostFacts), ExecError> {
-    let _ = single;
+fn prepare(control: &UnixStream, hello: &Hello) -> Result<(Staging, HostFacts), ExecError> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    if hello.maps.is_some() {
-        become_mapped_root(control)?;
-    } else {
-        sys::unshare(libc::CLONE_NEWNS).map_err(|e| ExecError::Namespaces { source: e.into() })?;
+    match hello.user {
+        UserNamespace::Same => {
+            sys::unshare(libc::CLONE_NEWNS).map_err(|e| ExecError::Namespaces { source: e.into() })?;
+        }
+        UserNamespace::New(_) => become_mapped_root(control)?,
+        UserNamespace::Of(pid) => join_user_namespace(pid)?,
     }
     let staging = stage(&hello.mount_dir)?;
     // Otherwise an open working directory would pin whatever filesystem the user started rbuild in.
@@ -66,6 +72,10 @@ fn become_mapped_root(control: &UnixStream) -> Result<(), ExecError> {
     let mut byte = [0];
     let mut stream = control;
     stream.read_exact(&mut byte).map_err(|_| ExecError::HelperGone)?;
+    become_root()
+}
+
+fn become_root() -> Result<(), ExecError> {
     let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
     set_thread_res_gid(root.1, root.1, root.1).map_err(|e| setup("become root of the user namespace", e))?;
     set_thread_res_uid(root.0, root.0, root.0).map_err(|e| setup("become root of the user namespace", e))?;
@@ -74,6 +84,17 @@ fn become_mapped_root(control: &UnixStream) -> Result<(), ExecError> {
         Ok(()) | Err(rustix::io::Errno::PERM) => Ok(()),
         Err(errno) => Err(setup("drop groups", errno)),
     }
+}
+
+/// Becomes root of the user namespace of a running process, which an ordinary user may who made it.
+fn join_user_namespace(pid: i32) -> Result<(), ExecError> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or(ExecError::NotRunning)?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+        .map_err(|_| ExecError::NotRunning)?;
+    rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)
+        .map_err(|e| ExecError::UserNamespace { source: e.into() })?;
+    become_root()?;
+    sys::unshare(libc::CLONE_NEWNS).map_err(|e| ExecError::Namespaces { source: e.into() })
 }
 
 /// Cuts propagation in both directions and covers `dir` with a tmpfs nobody else sees.
