@@ -23,7 +23,8 @@ pub struct Diagnostic {
     pub message: String,
     /// The word that is wrong; the whole instruction where no word can be blamed.
     pub span: Span,
-    /// First line (from 1) of the instruction or directive; `None` for the file as a whole.
+    /// First line (from 1) of the instruction, or the line of a directive or blank line; `None` for the file as a
+    /// whole.
     ///
     /// `span` may lie on a later line when the instruction is continued.
     pub line: Option<usize>,

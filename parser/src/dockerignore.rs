@@ -48,24 +48,52 @@ pub struct Decision<'a> {
     pub by: Option<&'a IgnoreLine>,
 }
 
-/// Which patterns match a directory or something above it; what a walk remembers per directory.
+/// What a walk remembers per directory: which patterns match it or something above it, and which could match
+/// something in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirState {
-    /// One bit per pattern, the first pattern lowest in the first word; missing words are zero.
-    matched: Vec<u64>,
+    matched: Bits,
+    /// Patterns that are not matched but still have to be tried.
+    open: Bits,
 }
 
-impl DirState {
-    fn has(&self, rule: usize) -> bool {
-        self.matched.get(rule / 64).is_some_and(|word| word >> (rule % 64) & 1 == 1)
+/// One bit per pattern, the first pattern lowest in the first word; missing words are zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn all(count: usize) -> Bits {
+        let mut bits = Bits(vec![u64::MAX; count.div_ceil(64)]);
+        if let Some(last) = bits.0.last_mut().filter(|_| !count.is_multiple_of(64)) {
+            *last = (1 << (count % 64)) - 1;
+        }
+        bits
     }
 
-    fn set(&mut self, rule: usize) {
-        let word = rule / 64;
-        if self.matched.len() <= word {
-            self.matched.resize(word + 1, 0);
+    fn has(&self, bit: usize) -> bool {
+        self.0.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
+
+    fn set(&mut self, bit: usize) {
+        let word = bit / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
         }
-        self.matched[word] |= 1 << (rule % 64);
+        self.0[word] |= 1 << (bit % 64);
+    }
+
+    /// The bits set here or in `other`, in rising order.
+    fn union<'a>(&'a self, other: &'a Bits) -> impl Iterator<Item = usize> + 'a {
+        let words = self.0.len().max(other.0.len());
+        let word = |bits: &Bits, at: usize| bits.0.get(at).copied().unwrap_or_default();
+        (0..words).flat_map(move |at| {
+            let mut rest = word(self, at) | word(other, at);
+            std::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
+                rest &= rest - 1;
+                Some(at * 64 + bit)
+            })
+        })
     }
 }
 
@@ -186,7 +214,7 @@ impl IgnoreFile {
 
     /// What a walk knows before it has entered any directory.
     pub fn root(&self) -> DirState {
-        DirState::default()
+        DirState { matched: Bits::default(), open: Bits::all(self.rules.len()) }
     }
 
     /// Decides about any path, such as `a/b/c`, relative to the root and clean.
@@ -194,7 +222,9 @@ impl IgnoreFile {
         let path = path.as_ref();
         let mut state = self.root();
         for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            state = self.enter(&state, &path[..at]).1;
+            let mut matched = Bits::default();
+            self.decide(&state, &path[..at], |rule| matched.set(rule));
+            state.matched = matched;
         }
         self.matches_in(&state, path)
     }
@@ -206,8 +236,15 @@ impl IgnoreFile {
 
     /// As [`IgnoreFile::matches_in`], for a directory: also gives the state for what is in it.
     pub fn enter(&self, parent: &DirState, path: impl AsRef<[u8]>) -> (Decision<'_>, DirState) {
+        let path = path.as_ref();
         let mut state = DirState::default();
-        let decision = self.decide(parent, path.as_ref(), |rule| state.set(rule));
+        let decision = self.decide(parent, path, |rule| state.matched.set(rule));
+        for rule in parent.open.union(&parent.matched) {
+            let may_match = |rule: &Rule| rule.matcher.may_match_below(path);
+            if !state.matched.has(rule) && self.rules.get(rule).is_some_and(may_match) {
+                state.open.set(rule);
+            }
+        }
         (decision, state)
     }
 
@@ -215,8 +252,11 @@ impl IgnoreFile {
     /// below. That is observable (`a`, `!a/f`, `a` lets `a/f` in) and what BuildKit's walk does.
     fn decide(&self, parent: &DirState, path: &[u8], mut matched: impl FnMut(usize)) -> Decision<'_> {
         let mut decision = Decision { ignored: false, by: None };
-        for (index, rule) in self.rules.iter().enumerate() {
-            let matches = parent.has(index) || (rule.exception == decision.ignored && rule.matcher.matches(path));
+        for index in parent.matched.union(&parent.open) {
+            // A state made for another file may know more patterns.
+            let Some(rule) = self.rules.get(index) else { break };
+            let matches =
+                parent.matched.has(index) || (rule.exception == decision.ignored && rule.matcher.matches(path));
             if !matches {
                 continue;
             }

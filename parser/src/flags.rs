@@ -24,7 +24,15 @@ pub(crate) type Known = (&'static str, Takes);
 /// The flags of one instruction as written, without quotes and escapes.
 #[derive(Debug, Default)]
 pub(crate) struct RawFlags {
-    flags: Vec<Word>,
+    flags: Vec<RawFlag>,
+}
+
+#[derive(Debug)]
+struct RawFlag {
+    /// With its dashes.
+    name: Word,
+    value: Option<Word>,
+    span: Span,
 }
 
 /// The flags of one instruction, checked.
@@ -44,12 +52,12 @@ pub(crate) fn split_flags(text: Text<'_>, escape: char) -> (RawFlags, Text<'_>) 
             break;
         }
         let (word, length) = unquote(&all[pos..], escape);
-        let span = text.line.span(text.start + pos, text.start + pos + length);
+        let written = Text { line: text.line, start: text.start + pos, end: text.start + pos + length };
         pos += length;
         if word == "--" {
             break;
         }
-        flags.push(Word { text: word, span });
+        flags.push(RawFlag::new(&word, written));
     }
     let rest = Text::trimmed(text.line, text.start + pos, text.end);
     (RawFlags { flags }, rest)
@@ -72,6 +80,52 @@ fn unquote(text: &str, escape: char) -> (String, usize) {
     (word, text.len())
 }
 
+impl RawFlag {
+    /// Cuts a flag at its `=`. Where the name is written without quotes, name and value have places of their own.
+    fn new(text: &str, written: Text<'_>) -> Self {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        let span = written.word().span;
+        let length = name.len() + usize::from(value.is_some());
+        let is_plain = written.as_str().get(..length) == text.get(..length);
+        let (name_span, value_span) = if is_plain {
+            let end = written.end - written.start;
+            (written.slice(0, name.len()).span, written.slice(length, end).span)
+        } else {
+            (span, span)
+        };
+        RawFlag {
+            name: Word { text: name.to_owned(), span: name_span },
+            value: value.map(|value| Word { text: value.to_owned(), span: value_span }),
+            span,
+        }
+    }
+
+    /// The name without its dashes.
+    fn bare_name(&self) -> &str {
+        self.name.text.strip_prefix("--").unwrap_or_default()
+    }
+
+    /// The value, as far as the flag may have it; `true` or `false` for a switch.
+    fn checked(&self, takes: Takes) -> Result<Word, String> {
+        let name = &self.name.text;
+        let switch = |text: &str| Ok(Word { text: text.to_owned(), span: self.span });
+        match (takes, &self.value) {
+            (Takes::Value | Takes::Values, Some(value)) => Ok(value.clone()),
+            (Takes::Value | Takes::Values, None) => Err(format!("missing a value on flag: {name}")),
+            (Takes::Bool, None) => switch("true"),
+            (Takes::Bool, Some(value)) => match value.text.to_ascii_lowercase().as_str() {
+                "true" => switch("true"),
+                "false" => switch("false"),
+                "" => Err(format!("missing a value on flag: {name}")),
+                _ => Err(format!("expecting boolean value for flag {name}, not: {}", value.text)),
+            },
+        }
+    }
+}
+
 impl RawFlags {
     /// Checks the flags against those the instruction knows.
     ///
@@ -81,52 +135,23 @@ impl RawFlags {
     pub(crate) fn check(&self, known: &'static [Known], line: usize) -> Result<Flags, Box<Diagnostic>> {
         let mut checked = Flags::default();
         for flag in &self.flags {
-            let (name, value) = match flag.text.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (flag.text.as_str(), None),
-            };
-            let error = |message: String| Diagnostic::error(message, name_span(flag, name), line);
-            let Some((known_name, takes)) = known.iter().find(|(known, _)| *known == &name[2..]) else {
-                let near = suggest(&name[2..], known.iter().map(|(name, _)| *name)).map(|near| format!("--{near}"));
-                return Err(Box::new(error(format!("unknown flag: {name}")).with_suggestion(near.as_deref())));
+            let (name, span) = (&flag.name.text, flag.name.span);
+            let bare = flag.bare_name();
+            let Some((known_name, takes)) = known.iter().find(|(known, _)| *known == bare) else {
+                let near = suggest(bare, known.iter().map(|(name, _)| *name)).map(|near| format!("--{near}"));
+                let error = Diagnostic::error(format!("unknown flag: {name}"), span, line);
+                return Err(Box::new(error.with_suggestion(near.as_deref())));
             };
             if *takes != Takes::Values && checked.find(known_name).is_some() {
-                return Err(Box::new(error(format!("duplicate flag specified: {name}"))));
+                let message = format!("duplicate flag specified: {name}");
+                return Err(Box::new(Diagnostic::error(message, span, line)));
             }
-            let value = check_value(name, value, *takes)
-                .map_err(|message| Box::new(Diagnostic::error(message, flag.span, line)))?;
-            checked.given.push((known_name, value_word(flag, name, value)));
+            let value =
+                flag.checked(*takes).map_err(|message| Box::new(Diagnostic::error(message, flag.span, line)))?;
+            checked.given.push((known_name, value));
         }
         Ok(checked)
     }
-}
-
-fn check_value<'a>(name: &str, value: Option<&'a str>, takes: Takes) -> Result<&'a str, String> {
-    match (takes, value) {
-        (Takes::Bool, None) => Ok("true"),
-        (Takes::Bool, Some("")) | (Takes::Value | Takes::Values, None) => {
-            Err(format!("missing a value on flag: {name}"))
-        }
-        (Takes::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => Ok("true"),
-        (Takes::Bool, Some(value)) if value.eq_ignore_ascii_case("false") => Ok("false"),
-        (Takes::Bool, Some(value)) => Err(format!("expecting boolean value for flag {name}, not: {value}")),
-        (Takes::Value | Takes::Values, Some(value)) => Ok(value),
-    }
-}
-
-/// The place of a flag's name, as far as it is written without quotes.
-fn name_span(flag: &Word, name: &str) -> Span {
-    if flag.span.len() >= flag.text.len() {
-        Span::new(flag.span.start, flag.span.start + name.len())
-    } else {
-        flag.span
-    }
-}
-
-fn value_word(flag: &Word, name: &str, value: &str) -> Word {
-    let exact = flag.span.len() == flag.text.len() && flag.text.len() == name.len() + 1 + value.len();
-    let span = if exact { Span::new(flag.span.start + name.len() + 1, flag.span.end) } else { flag.span };
-    Word { text: value.to_owned(), span }
 }
 
 impl Flags {
@@ -162,10 +187,17 @@ mod tests {
 
     const KNOWN: &[Known] = &[("from", Takes::Value), ("link", Takes::Bool), ("exclude", Takes::Values)];
 
+    fn written(flag: &RawFlag) -> String {
+        match &flag.value {
+            Some(value) => format!("{}={}", flag.name.text, value.text),
+            None => flag.name.text.clone(),
+        }
+    }
+
     fn split(text: &str) -> (Vec<String>, String) {
         let line = LogicalLine::single(text);
         let (raw, rest) = split_flags(Text::trimmed(&line, 0, text.len()), '\\');
-        (raw.flags.into_iter().map(|flag| flag.text).collect(), rest.as_str().to_owned())
+        (raw.flags.iter().map(written).collect(), rest.as_str().to_owned())
     }
 
     fn check(text: &str) -> Result<Flags, String> {

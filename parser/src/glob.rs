@@ -60,7 +60,11 @@ impl Glob {
 
     /// Whether the whole path matches. Bytes that are not UTF-8 count as one character each.
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
-        path.starts_with(&self.prefix) && path.ends_with(&self.suffix) && self.run(path, b"") == Some(true)
+        let last_differs = !self.suffix.is_empty() && path.last() != self.suffix.last();
+        !last_differs
+            && path.starts_with(&self.prefix)
+            && path.ends_with(&self.suffix)
+            && self.run(path, b"") == Some(true)
     }
 
     /// Whether something below the directory could match.

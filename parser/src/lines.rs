@@ -64,6 +64,15 @@ impl LogicalLine {
     }
 }
 
+/// Where a reader stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checkpoint {
+    pos: usize,
+    number: usize,
+    /// How many diagnostics there are.
+    pub(crate) diagnostics: usize,
+}
+
 /// One physical line: its number and the range of its bytes, line end excluded.
 #[derive(Clone, Copy, Debug)]
 struct Physical {
@@ -156,6 +165,17 @@ impl<'a> LineReader<'a> {
             span,
             body_span,
         }
+    }
+
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { pos: self.pos, number: self.number, diagnostics: self.diagnostics.len() }
+    }
+
+    /// Forgets everything read since the checkpoint.
+    pub(crate) fn go_back(&mut self, to: Checkpoint) {
+        self.pos = to.pos;
+        self.number = to.number;
+        self.diagnostics.truncate(to.diagnostics);
     }
 
     /// The number of the last line read.

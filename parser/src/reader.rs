@@ -89,7 +89,13 @@ impl<'a> Reader<'a> {
     fn item(&mut self, line: &mut LogicalLine) -> Outcome<Item> {
         let escape = self.lines.directives().escape;
         let head = Head::split(line);
-        let keyword = head.known()?;
+        let keyword = match head.known() {
+            Ok(keyword) => keyword,
+            Err(error) => {
+                self.skip_heredocs(line);
+                return Err(error);
+            }
+        };
         let heredocs =
             if instruction::may_have_heredocs(&head, keyword, escape) { self.heredocs(line)? } else { Vec::new() };
         line.last = self.lines.line_number();
@@ -112,6 +118,17 @@ impl<'a> Reader<'a> {
             .into_iter()
             .map(|(word, start, end)| self.lines.heredoc(word, line.span(start, end), line.first))
             .collect())
+    }
+
+    /// Skips what looks like heredocs of an unknown instruction, so that one mistyped keyword is one error.
+    fn skip_heredocs(&mut self, line: &LogicalLine) {
+        if !line.text.contains("<<") {
+            return;
+        }
+        let before = self.lines.checkpoint();
+        if self.heredocs(line).is_err() || self.lines.checkpoint().diagnostics > before.diagnostics {
+            self.lines.go_back(before);
+        }
     }
 
     fn stage(&mut self, from: Instr<FromInstr>) {

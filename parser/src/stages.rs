@@ -65,6 +65,18 @@ pub fn resolve_target<'f>(file: &'f Dockerfile, target: &str) -> Result<&'f Stag
     })
 }
 
+/// Images that people mean often, for suggestions.
+const COMMON_IMAGES: &[&str] = &[
+    "alpine", "busybox", "centos", "debian", "fedora", "golang", "nginx", "node", "python", "ruby", "rust", "scratch",
+    "ubuntu",
+];
+
+/// The stage or common image that was probably meant by a name in stage `at` that turned out to be nothing.
+pub fn suggest_base<'f>(file: &'f Dockerfile, at: usize, name: &str) -> Option<&'f str> {
+    let earlier = file.stages.iter().take(at).filter_map(|stage| stage.name.as_ref());
+    suggest(&name.to_lowercase(), earlier.map(|name| name.value.as_str()).chain(COMMON_IMAGES.iter().copied()))
+}
+
 fn by_name(file: &Dockerfile, at: usize, name: &str) -> StageRef {
     let named = |stage: &&Stage| stage.name.as_ref().is_some_and(|known| known.value == name);
     let (before, rest) = file.stages.split_at(at.min(file.stages.len()));

@@ -50,6 +50,12 @@ fn a_keyword_may_be_continued() {
 }
 
 #[test]
+fn a_mistyped_keyword_is_one_error() {
+    assert_eq!(messages(b"FROM a\nRUNN <<EOF\necho\nEOF\nRUN b"), ["unknown instruction: RUNN (line 2)"]);
+    assert_eq!(messages(b"FROM a\nRUNN <<EOF\nRUN b"), ["unknown instruction: RUNN (line 2)"]);
+}
+
+#[test]
 fn a_shebang_leaves_room_for_checks_but_not_for_escapes() {
     let file = parse(b"#!/usr/bin/env rbuild\n# syntax=x\n# check=skip=all\n# escape=`\nFROM x AS Y").dockerfile;
     assert_eq!(file.directives.syntax_image(), Some("x"));

@@ -44,7 +44,11 @@ impl Matcher {
         match self {
             Matcher::Exact(exact) => path == exact,
             Matcher::Prefix(prefix) => path.starts_with(prefix),
-            Matcher::Suffix(suffix) => path.ends_with(suffix) || suffix.strip_prefix(b"/") == Some(path),
+            Matcher::Suffix(suffix) => {
+                // Most paths differ in their last byte, which is cheaper to see than by comparing slices.
+                (suffix.is_empty() || path.last() == suffix.last())
+                    && (path.ends_with(suffix) || suffix.strip_prefix(b"/") == Some(path))
+            }
             Matcher::Glob(glob) => glob.matches(path),
         }
     }

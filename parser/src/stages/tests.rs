@@ -42,6 +42,14 @@ fn targets() {
 }
 
 #[test]
+fn mistyped_bases() {
+    let file = file("FROM a AS build\nFROM b\nFROM c AS late");
+    assert_eq!(suggest_base(&file, 1, "biuld"), Some("build"));
+    assert_eq!(suggest_base(&file, 1, "apline"), Some("alpine"));
+    assert_eq!(suggest_base(&file, 1, "lat"), None);
+}
+
+#[test]
 fn references_to_later_stages() {
     assert_eq!(
         findings("FROM a\nCOPY --from=late /f /\nFROM b AS late\nFROM c\nCOPY --from=0 /f /"),
