@@ -1,4 +1,3 @@
-#![forbid(unsafe_code)]
 //! Dockerfiles as data: text in, a tree with places and every diagnostic out. Pure: no files, no environment, no
 //! clock; knows nothing of images or of how anything is built.
 //!
@@ -10,6 +9,7 @@
 //! [`ports`], [`signal`], [`size`].
 //!
 //! The grammar is that of BuildKit's Dockerfile frontend 1.26, accidents included.
+#![forbid(unsafe_code)]
 
 mod ast;
 pub mod chmod;
