@@ -101,6 +101,15 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A layer's tar or its index can't be understood or made.
+    #[error("cannot understand {object}")]
+    BadLayer {
+        /// Which layer.
+        object: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Something the caller counts on is not in the store.
     #[error("{object} is not in the store")]
     Missing {
@@ -185,6 +194,23 @@ pub(crate) fn io_error(action: &'static str, object: impl Into<String>) -> impl 
     }
 }
 
+/// Turns an error of the layer codec into the one that fits it: the disk may have refused, or the layer may be no good.
+pub(crate) fn layer_error<E: std::error::Error + Send + Sync + 'static>(
+    object: impl Into<String>,
+) -> impl FnOnce(E) -> StoreError {
+    let object = object.into();
+    move |source| match errno_within(&source) {
+        Some(errno) => io_error("write", object)(errno.into()),
+        None => StoreError::BadLayer { object, source: source.into() },
+    }
+}
+
+/// The refusal of the system at the end of a chain of causes.
+fn errno_within(err: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let own = err.downcast_ref::<io::Error>().and_then(Errno::from_io_error);
+    own.or_else(|| err.source().and_then(errno_within))
+}
+
 /// Turns a failed statement into the error that fits it.
 pub(crate) fn db_error(action: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
     move |source| match source.sqlite_error_code() {
@@ -212,6 +238,8 @@ mod tests {
         assert!(matches!(of(Errno::ROFS), StoreError::ReadOnly { .. }));
         assert_eq!(of(Errno::ACCESS).to_string(), "cannot write blob `x`: permission denied");
         assert_eq!(of(Errno::IO).to_string(), "cannot write blob `x`");
+        assert!(matches!(layer_error("layer `x`")(io::Error::from(Errno::NOSPC)), StoreError::Full { .. }));
+        assert!(matches!(layer_error("layer `x`")(std::fmt::Error), StoreError::BadLayer { .. }));
         assert!(of(Errno::NOSPC).hint().unwrap().contains("prune"));
     }
 }

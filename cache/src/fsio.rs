@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -155,21 +154,6 @@ pub(crate) fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
 
 /// How often a lock that someone else holds is tried. A blocking flock can't be given up when the build is cancelled.
 pub(crate) const LOCK_POLL: Duration = Duration::from_millis(5);
-
-/// Takes a flock, calling `waiting` between tries. False when `waiting` asked to stop.
-pub(crate) fn lock_or_stop(
-    file: &File,
-    kind: LockKind,
-    waiting: &mut dyn FnMut() -> ControlFlow<()>,
-) -> io::Result<bool> {
-    while !try_lock(file, kind)? {
-        if waiting().is_break() {
-            return Ok(false);
-        }
-        std::thread::sleep(LOCK_POLL);
-    }
-    Ok(true)
-}
 
 /// Opens a lock file, making it if need be, takes the lock if it is free, and makes sure that the file still has its
 /// name: a holder may unlink it, and a lock on an unlinked file excludes nobody.

@@ -150,7 +150,7 @@ mod tests {
             own: 1,
             selected: true,
         };
-        let unpacked = Item::Unpacked(IndexId { layer: layer("u"), below: None });
+        let unpacked = Item::Unpacked(IndexId { layer: layer("u"), below: crate::layout::Below::Anything });
         let record = Item::Record(Digest::of("r"));
         let inventory = Inventory {
             holders: vec![

@@ -9,19 +9,37 @@ use oci::{ChainId, DiffId, Digest, Reference};
 /// A tar that lacks entries for its parent directories, or links to files below, has a tree only together with what lies
 /// underneath (see `oci::layer::resolve`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IndexId {
-    /// The layer.
-    pub layer: DiffId,
-    /// The chain underneath, none when the index depends on no other layer.
-    pub below: Option<ChainId>,
+pub(crate) struct IndexId {
+    pub(crate) layer: DiffId,
+    pub(crate) below: Below,
+}
+
+/// What an index needs underneath.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Below {
+    /// Anything will do: the layer says everything itself.
+    Anything,
+    /// Nothing at all: it was made for the bottom of a chain.
+    Nothing,
+    /// Exactly this chain.
+    Chain(ChainId),
+}
+
+impl Below {
+    /// What a layer needs that does not say everything itself, on top of these layers.
+    pub(crate) fn exactly(chain: &[DiffId]) -> Self {
+        ChainId::of(chain).map_or(Self::Nothing, Self::Chain)
+    }
 }
 
 impl IndexId {
-    /// File name without extension: `<layer>` or `<layer>.<chain below>`.
+    /// File name without extension: `<layer>`, `<layer>.bottom` or `<layer>.<chain below>`.
     fn stem(&self) -> String {
+        let layer = self.layer.0.hex();
         match self.below {
-            Some(below) => format!("{}.{}", self.layer.0.hex(), below.0.hex()),
-            None => self.layer.0.hex(),
+            Below::Anything => layer,
+            Below::Nothing => format!("{layer}.bottom"),
+            Below::Chain(below) => format!("{layer}.{}", below.0.hex()),
         }
     }
 }
@@ -276,11 +294,12 @@ impl LayerFile {
     }
 }
 
-/// Reads `<layer>` or `<layer>.<chain below>`, as in `layers/` and `unpacked/`.
+/// Reads back an [`IndexId`] from a name in `layers/` or `unpacked/`.
 pub(crate) fn parse_index_stem(stem: &str) -> Option<IndexId> {
     let (layer, below) = match stem.split_once('.') {
-        Some((layer, below)) => (layer, Some(ChainId(Digest::from_hex(below).ok()?))),
-        None => (stem, None),
+        None => (stem, Below::Anything),
+        Some((layer, "bottom")) => (layer, Below::Nothing),
+        Some((layer, chain)) => (layer, Below::Chain(ChainId(Digest::from_hex(chain).ok()?))),
     };
     Some(IndexId { layer: DiffId(Digest::from_hex(layer).ok()?), below })
 }
@@ -300,7 +319,7 @@ mod tests {
         let layer = DiffId(Digest::of("a"));
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(LayerFile::parse(&name(layout.layer_tar(&layer))), Some(LayerFile::Tar(layer)));
-        for below in [None, Some(ChainId(Digest::of("b")))] {
+        for below in [Below::Anything, Below::Nothing, Below::Chain(ChainId(Digest::of("b")))] {
             let index = IndexId { layer, below };
             assert_eq!(LayerFile::parse(&name(layout.index(&index))), Some(LayerFile::Index(index)));
             assert_eq!(parse_index_stem(&name(layout.unpacked_layer(&index))), Some(index));

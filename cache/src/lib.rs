@@ -13,7 +13,7 @@
 //! ├── layers/
 //! │   ├── <hex>.tar                a layer, uncompressed, by diffID
 //! │   ├── <hex>.erofs              its index, when its tree depends on no other layer
-//! │   └── <hex>.<chain>.erofs      its index on top of one chain
+//! │   └── <hex>.<chain>.erofs      its index on top of one chain (`bottom`: of none)
 //! ├── unpacked/<index name>/       directory backend: `tree/`, and `durable` once it has reached the disk
 //! ├── images/<hex>.json            config digest -> chain of layers
 //! ├── names/<hex>.json             a name (its sha256 names the file) -> image or image index
@@ -43,6 +43,8 @@ mod format;
 mod fsck;
 mod fsio;
 mod gc;
+#[cfg(test)]
+mod gc_tests;
 mod gcplan;
 mod history;
 mod image;
@@ -70,7 +72,6 @@ pub use history::{BuildId, BuildRow, BuildStatus, CacheUse, NewBuild, Outcome, S
 pub use image::{ImageSummary, StoredImage, Target};
 pub use keylock::{KeyGuard, KeyLock, KeyWaiter};
 pub use layer::LayerDraft;
-pub use layout::IndexId;
 pub use mounts::{CacheMount, CacheMountInfo, Sharing};
 pub use record::{Filing, Manifest, Record};
 pub use session::Pin;

@@ -153,3 +153,251 @@ impl StatCache {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, FileTimes};
+    use std::os::fd::AsFd;
+    use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::content::hash_file;
+
+    const OLD: Stamp = Stamp { secs: 1000, nanos: 5 };
+
+    fn stat_of(path: &Path) -> FileStat {
+        FileStat::from(&path.symlink_metadata().unwrap())
+    }
+
+    /// A stat as of a file that came to rest long ago.
+    fn rested(cache: &StatCache) -> FileStat {
+        FileStat { dev: cache.dev.unwrap(), ino: 7, size: 3, mode: 0o100_644, mtime: OLD, ctime: OLD }
+    }
+
+    fn context() -> (tempfile::TempDir, tempfile::TempDir, Store) {
+        let (root, context) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = Store::open(root.path()).unwrap();
+        (root, context, store)
+    }
+
+    #[test]
+    fn entries_last_while_nothing_in_the_stat_changes() {
+        let (_root, context, store) = context();
+        let digest = ContentDigest::of(b"x");
+        let cache = store.stat_cache(context.path()).unwrap();
+        let stat = rested(&cache);
+        assert!(cache.insert(b"a/b", &stat, digest));
+        cache.save().unwrap();
+        let cache = store.stat_cache(context.path()).unwrap();
+        assert_eq!(cache.get(b"a/b", &stat), Some(digest));
+        assert_eq!(cache.get(b"a/c", &stat), None);
+        let later = Stamp { secs: 1000, nanos: 6 };
+        for changed in [
+            FileStat { dev: stat.dev + 1, ..stat },
+            FileStat { ino: 8, ..stat },
+            FileStat { size: 4, ..stat },
+            FileStat { mode: 0o100_755, ..stat },
+            FileStat { mtime: later, ..stat },
+            FileStat { ctime: later, ..stat },
+        ] {
+            assert_eq!(cache.get(b"a/b", &changed), None, "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn files_that_may_still_change_unseen_are_not_kept() {
+        let (_root, context, store) = context();
+        let cache = store.stat_cache(context.path()).unwrap();
+        let at = |nanos: i128| {
+            let total = cache.taken.total_nanos() - nanos;
+            Stamp { secs: (total / 1_000_000_000) as i64, nanos: (total % 1_000_000_000) as u32 }
+        };
+        let with = |ctime| FileStat { ctime, ..rested(&cache) };
+        let digest = ContentDigest::of(b"x");
+        let future = Stamp { secs: cache.taken.secs + 100, nanos: 1 };
+        let whole_second = Stamp { secs: cache.taken.secs - 1, nanos: 0 };
+        for racy in [at(0), at(1), at(FINE_MARGIN_NANOS), future, whole_second] {
+            assert!(!cache.insert(b"f", &with(racy), digest), "{racy:?}");
+            assert!(!cache.insert(b"f", &FileStat { mtime: racy, ..rested(&cache) }, digest), "{racy:?}");
+        }
+        assert!(cache.insert(b"f", &with(at(FINE_MARGIN_NANOS + 1)), digest));
+        let mounted = FileStat { dev: cache.dev.unwrap() + 1, ..rested(&cache) };
+        assert!(!cache.insert(b"f", &mounted, digest));
+    }
+
+    #[test]
+    fn untrusted_file_systems_are_never_believed() {
+        let store_dir = tempfile::tempdir().unwrap();
+        let store = Store::open(store_dir.path()).unwrap();
+        let cache = store.stat_cache(Path::new("/proc")).unwrap();
+        let stat = FileStat { mtime: OLD, ctime: OLD, ..stat_of(Path::new("/proc/version")) };
+        assert!(!cache.insert(b"version", &stat, ContentDigest::of(b"x")));
+    }
+
+    #[test]
+    fn entries_nobody_asks_for_are_dropped_in_time() {
+        let (_root, context, store) = context();
+        let digest = ContentDigest::of(b"x");
+        let cache = store.stat_cache(context.path()).unwrap();
+        let stat = rested(&cache);
+        cache.insert(b"unused", &stat, digest);
+        cache.insert(b"used", &stat, digest);
+        cache.save().unwrap();
+        for round in 0..=MAX_AGE {
+            let cache = store.stat_cache(context.path()).unwrap();
+            assert_eq!(cache.get(b"used", &stat), Some(digest));
+            assert!(cache.known.find(b"unused").is_some(), "round {round}");
+            cache.insert(b"other", &stat, digest);
+            cache.save().unwrap();
+        }
+        let cache = store.stat_cache(context.path()).unwrap();
+        assert_eq!(cache.known.find(b"unused"), None);
+        assert!(cache.known.find(b"used").is_some());
+    }
+
+    #[test]
+    fn damaged_caches_are_empty() {
+        let (_root, context, store) = context();
+        let cache = store.stat_cache(context.path()).unwrap();
+        let stat = rested(&cache);
+        cache.insert(b"f", &stat, ContentDigest::of(b"x"));
+        cache.save().unwrap();
+        let file = store.layout().stat_cache(context.path());
+        let mut bytes = fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(store.stat_cache(context.path()).unwrap().get(b"f", &stat), None);
+    }
+
+    /// What people and programs do to a file.
+    #[derive(Debug, Clone, Copy)]
+    enum Edit {
+        /// New bytes of the same size in place; the old mtime is put back.
+        SameSizeSameTime(u8),
+        /// The same by way of a new file renamed over the old one.
+        ReplaceSameTime(u8),
+        /// New bytes of the same size.
+        Plain(u8),
+        /// Bytes through a mapping or a write at an offset would look the same: one byte changed in the middle.
+        OneByte(u8),
+        Chmod(bool),
+        /// An mtime of the past, or of the future.
+        Touch(bool),
+        /// Swaps two files by renames.
+        Swap,
+    }
+
+    fn edit() -> impl Strategy<Value = (usize, Edit)> {
+        let kind = prop_oneof![
+            any::<u8>().prop_map(Edit::SameSizeSameTime),
+            any::<u8>().prop_map(Edit::ReplaceSameTime),
+            any::<u8>().prop_map(Edit::Plain),
+            any::<u8>().prop_map(Edit::OneByte),
+            any::<bool>().prop_map(Edit::Chmod),
+            any::<bool>().prop_map(Edit::Touch),
+            Just(Edit::Swap),
+        ];
+        (0..FILES.len(), kind)
+    }
+
+    const FILES: [&str; 3] = ["a", "b", "c"];
+
+    fn set_mtime(path: &Path, mtime: SystemTime) {
+        File::open(path).unwrap().set_times(FileTimes::new().set_modified(mtime)).unwrap();
+    }
+
+    fn apply(dir: &Path, file: usize, edit: Edit) {
+        let path = dir.join(FILES[file]);
+        let mtime = path.metadata().unwrap().modified().unwrap();
+        match edit {
+            Edit::SameSizeSameTime(byte) => {
+                fs::write(&path, [byte; 8]).unwrap();
+                set_mtime(&path, mtime);
+            }
+            Edit::ReplaceSameTime(byte) => {
+                let new = dir.join("new");
+                fs::write(&new, [byte; 8]).unwrap();
+                set_mtime(&new, mtime);
+                fs::rename(&new, &path).unwrap();
+            }
+            Edit::Plain(byte) => fs::write(&path, [byte; 8]).unwrap(),
+            Edit::OneByte(byte) => {
+                use std::os::unix::fs::FileExt;
+                File::options().write(true).open(&path).unwrap().write_all_at(&[byte], 4).unwrap();
+                set_mtime(&path, mtime);
+            }
+            Edit::Chmod(exec) => {
+                use std::os::unix::fs::PermissionsExt;
+                let mode = if exec { 0o755 } else { 0o644 };
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            }
+            Edit::Touch(future) => {
+                let span = Duration::from_secs(3600);
+                set_mtime(&path, if future { SystemTime::now() + span } else { SystemTime::now() - span });
+            }
+            Edit::Swap => {
+                let other = dir.join(FILES[(file + 1) % FILES.len()]);
+                fs::rename(&path, dir.join("swap")).unwrap();
+                fs::rename(&other, &path).unwrap();
+                fs::rename(dir.join("swap"), &other).unwrap();
+            }
+        }
+    }
+
+    /// What a build does: believe the cache or read, note what was read. Returns how many files were believed.
+    fn look(store: &Store, dir: &Path) -> usize {
+        let cache = store.stat_cache(dir).unwrap();
+        let handle = File::open(dir).unwrap();
+        let mut believed = 0;
+        for name in FILES {
+            let truth = ContentDigest::of(&fs::read(dir.join(name)).unwrap());
+            match cache.get(name.as_bytes(), &stat_of(&dir.join(name))) {
+                Some(digest) => {
+                    assert_eq!(digest, truth, "the cache was fooled about {name}");
+                    believed += 1;
+                }
+                None => {
+                    let (stat, digest) = hash_file(handle.as_fd(), name).unwrap();
+                    cache.insert(name.as_bytes(), &stat, digest);
+                }
+            }
+        }
+        cache.save().unwrap();
+        believed
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_edit_fools_the_cache(edits in proptest::collection::vec((edit(), any::<bool>()), 1..40)) {
+            let (_root, context, store) = context();
+            for name in FILES {
+                fs::write(context.path().join(name), [0; 8]).unwrap();
+            }
+            look(&store, context.path());
+            for ((file, edit), looked) in edits {
+                apply(context.path(), file, edit);
+                if looked {
+                    look(&store, context.path());
+                }
+            }
+            look(&store, context.path());
+        }
+    }
+
+    #[test]
+    fn files_at_rest_are_believed() {
+        let (_root, context, store) = context();
+        for name in FILES {
+            fs::write(context.path().join(name), [0; 8]).unwrap();
+        }
+        // Until the clock has moved on, the files are read again and again.
+        let started = std::time::Instant::now();
+        while look(&store, context.path()) < FILES.len() {
+            assert!(started.elapsed() < Duration::from_secs(10));
+        }
+    }
+}

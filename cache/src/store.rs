@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use crate::error::{StoreError, io_error};
 use crate::format::Format;
-use crate::fsio::{self, LockKind, Published};
+use crate::fsio::{self, Published};
 use crate::layout::{DIRECTORIES, Layout, belongs_in_root};
 use crate::session::{Gate, Pin, Session};
 use crate::time::Timestamp;
@@ -264,13 +264,6 @@ fn refuse_foreign(layout: &Layout) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-/// Takes the lock that lets one process at a time collect garbage or repair; none when another one is at it.
-pub(crate) fn gc_lock(layout: &Layout) -> Result<Option<fs::File>, StoreError> {
-    let failed = || io_error("lock", "the store");
-    let file = fsio::open_lock_file(&layout.gc_lock()).map_err(failed())?;
-    Ok(fsio::try_lock(&file, LockKind::Exclusive).map_err(failed())?.then_some(file))
 }
 
 #[cfg(test)]
