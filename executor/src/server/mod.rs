@@ -145,7 +145,7 @@ impl Server {
         let (mut cgroups, unavailable) = Cgroups::create(&self.facts, &wanted)?;
         match self.launch_container(id, spec, stdio, &cgroups) {
             Ok(mut running) => {
-                running.upper = spec.rootfs.upper.as_ref().map(|u| u.upper.clone());
+                running.upper = spec.rootfs.upper.clone();
                 running.unavailable = unavailable;
                 running.cgroups = cgroups;
                 self.connect(&mut running, spec)?;

@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
@@ -11,7 +10,7 @@ use crate::cgroup::Cgroups;
 use crate::error::{Errno, ExecError};
 use crate::net::Attachment;
 use crate::proto::{Answer, Connection, Ended, Exit, GoAhead, Report, Started};
-use crate::spec::LimitUnavailable;
+use crate::spec::{LimitUnavailable, Upper};
 use crate::step::Step;
 use crate::stubs::{self, Stub};
 use crate::sys;
@@ -27,8 +26,8 @@ pub(super) struct Running {
     steps: Vec<Step>,
     stubs: Vec<Stub>,
     terminal: Option<OwnedFd>,
-    /// Where stubs are removed.
-    pub(super) upper: Option<PathBuf>,
+    /// Where stubs are removed, and what overlayfs leaves behind.
+    pub(super) upper: Option<Upper>,
     pub(super) unavailable: Vec<LimitUnavailable>,
     pub(super) cgroups: Cgroups,
     attachment: Option<Attachment>,
@@ -203,10 +202,12 @@ impl Running {
 
     fn clean_up(&mut self) {
         self.cgroups.remove();
-        if let Some(upper) = &self.upper
-            && let Err(error) = stubs::remove(upper, &self.stubs)
-        {
+        let Some(Upper { upper, work }) = &self.upper else { return };
+        if let Err(error) = stubs::remove(upper, &self.stubs) {
             tracing::warn!(%error, "cannot remove mount points");
         }
+        // The mark of a volatile mount, against its use after a crash (kernel documentation, overlayfs, "Volatile
+        // mount"). There was none: the upper may be mounted again.
+        std::fs::remove_dir_all(work.join("work/incompat")).ok();
     }
 }
