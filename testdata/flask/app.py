@@ -1,0 +1,13 @@
+"""One page: enough to see that an image was built and answers."""
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.route("/")
+def hello():
+    return "Hello from rbuild!\n"
+
+
+if __name__ == "__main__":
+    app.run(host="0.0.0.0", port=5000)
