@@ -22,6 +22,20 @@ pub struct HostFacts {
     pub overlay_userxattr: bool,
     /// How cgroups are laid out.
     pub cgroups: CgroupLayout,
+    /// How layers are to be mounted here.
+    pub backend: Backend,
+}
+
+/// How layers become directories.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backend {
+    /// Index and tar are mounted as they are.
+    Erofs,
+    /// Layers are unpacked.
+    Directory {
+        /// Why EROFS cannot be used, for a person.
+        reason: String,
+    },
 }
 
 /// How the host mounts cgroups (cgroups(7)).
@@ -86,6 +100,7 @@ impl HostFacts {
             overlay_volatile: kernel >= (5, 10),
             overlay_userxattr: rootless,
             cgroups: cgroup_layout(&mountinfo, &own),
+            backend: Backend::Directory { reason: "not tried".to_owned() },
         }
     }
 }

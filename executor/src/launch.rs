@@ -12,12 +12,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::cgroup;
 use crate::error::ExecError;
 use crate::facts::HostFacts;
 use crate::idmap::IdMaps;
 use crate::jobs::Job;
+use crate::layers::through_fd;
 use crate::proto::{Answer, Connection, Ended, Exit, Hello, Op, Reply, Request, Started, UserNamespace};
 use crate::server::HELPER_ARGUMENT;
 use crate::spec::{ContainerSpec, LimitUnavailable, Process};
@@ -225,13 +228,34 @@ impl Drop for Helper {
     }
 }
 
-fn spawn_process(_options: &HelperOptions, control: UnixStream) -> std::io::Result<Child> {
-    Command::new("/proc/self/exe")
+fn spawn_process(options: &HelperOptions, control: UnixStream) -> std::io::Result<Child> {
+    let program = match options.identity {
+        Identity::Root => read_only_program()?,
+        // Root of a user namespace has no power over the program's file.
+        Identity::Rootless(_) | Identity::RootlessOf(_) => None,
+    };
+    let path = program.as_ref().map_or_else(|| "/proc/self/exe".to_owned(), through_fd);
+    Command::new(path)
         .arg(HELPER_ARGUMENT)
         .stdin(OwnedFd::from(control))
         .stdout(std::process::Stdio::null())
         .env_clear()
         .spawn()
+}
+
+/// This program on a read-only mount of its own, so that root in a container cannot write to it through
+/// `/proc/PID/exe` (CVE-2019-5736). `None` where mounts may not be made: then containers cannot be either.
+fn read_only_program() -> std::io::Result<Option<OwnedFd>> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    match open_tree(CWD, "/proc/self/exe", flags) {
+        Ok(tree) => {
+            sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY)?;
+            Ok(Some(tree))
+        }
+        // A program in a mount namespace that this process has left.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The first words with a new helper.

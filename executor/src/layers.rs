@@ -2,7 +2,7 @@
 //! are many. Knows nothing of containers; an overlay keeps its own reference to what it stacks.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -55,6 +55,7 @@ impl LayerMounts {
             }
             let at = self.dir.join(self.next.to_string());
             self.next += 1;
+            rustix::fs::mkdir(&at, Mode::RWXU).map_err(|errno| Failed { layer: file_name(tar), errno })?;
             mount_erofs(index, tar, &at).map_err(|errno| Failed { layer: file_name(tar), errno })?;
             self.mounted.insert(lower.clone(), Mounted { at, used: clock });
         }
@@ -99,7 +100,6 @@ fn file_name(path: &Path) -> String {
 
 /// Mounts an index with its tar as the one extra device, file-backed (Linux 6.12).
 pub(crate) fn mount_erofs(index: &Path, tar: &Path, at: &Path) -> Result<()> {
-    rustix::fs::mkdir(at, Mode::RWXU)?;
     let fs = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let _index = set_path(&fs, "source", index)?;
     let _tar = set_path(&fs, "device", tar)?;
@@ -124,8 +124,7 @@ pub(crate) fn set_path(fs: &OwnedFd, key: &str, path: &Path) -> Result<Option<Ow
 }
 
 /// A short path to what a descriptor refers to.
-pub(crate) fn through_fd(fd: &OwnedFd) -> String {
-    use std::os::fd::AsRawFd;
+pub(crate) fn through_fd(fd: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 

@@ -45,7 +45,7 @@ impl Staging {
     }
 
     /// For trees of which a part is mounted.
-    fn tree(&self) -> PathBuf {
+    pub(crate) fn tree(&self) -> PathBuf {
         self.0.join("tree")
     }
 
@@ -55,7 +55,7 @@ impl Staging {
     }
 
     /// An empty directory for masks and images without layers.
-    fn empty(&self) -> PathBuf {
+    pub(crate) fn empty(&self) -> PathBuf {
         self.0.join("empty")
     }
 

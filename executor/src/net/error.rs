@@ -4,6 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use super::forward::ForwardError;
 use super::netlink::NetlinkError;
 use super::subnet::{Subnet, SubnetError};
 
@@ -120,6 +121,9 @@ pub enum NetError {
         /// The network.
         name: String,
     },
+    /// A port cannot be published.
+    #[error(transparent)]
+    Port(#[from] ForwardError),
     /// The helper for the network of an ordinary user is not installed.
     #[error("neither `pasta` nor `slirp4netns` is installed")]
     NoUserModeProgram,
@@ -147,6 +151,7 @@ impl NetError {
             Self::NoUserModeProgram => Some(
                 "install the package `passt` or `slirp4netns`, or use `--network host` or `--network none`".to_owned(),
             ),
+            Self::Port(error) => error.hint(),
             Self::InUse { .. } => Some("stop its containers first".to_owned()),
             _ => None,
         }

@@ -27,6 +27,7 @@ mod route;
 mod session;
 mod state;
 mod subnet;
+mod usermode;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -42,12 +43,15 @@ pub use publish::{PortRange, Protocol, Publish, PublishError};
 pub use session::{Attachment, Session};
 pub use state::Network;
 pub use subnet::{Pool, Subnet, SubnetError};
+pub use usermode::{PublishedPort, UserMode};
 
 /// The network of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkMode {
     /// A namespace of its own, connected to a bridge of ours. Needs root.
     Bridge(BridgeNetwork),
+    /// A namespace of its own, connected by pasta or slirp4netns. For ordinary users.
+    UserMode(UserMode),
     /// A namespace of its own with nothing but the loopback link.
     None,
     /// The one rbuild runs in.
@@ -92,7 +96,7 @@ impl NetworkMode {
     /// Which namespace the container must be made with.
     pub const fn namespace(&self) -> Namespace {
         match self {
-            Self::Bridge(_) | Self::None => Namespace::New,
+            Self::Bridge(_) | Self::UserMode(_) | Self::None => Namespace::New,
             Self::Host => Namespace::Host,
             Self::Container { pid } => Namespace::Join { pid: *pid },
         }

@@ -7,6 +7,7 @@ use super::bridge::{self, DEFAULT_NETWORK, Kernel, NewNetwork};
 use super::error::NetError;
 use super::etc::HostFiles;
 use super::state::{Network, State};
+use super::usermode;
 
 /// Names that mean something else to `--network`.
 const RESERVED: [&str; 5] = [DEFAULT_NETWORK, "host", "none", "default", "container"];
@@ -114,11 +115,12 @@ impl Networks {
         Ok(gone)
     }
 
-    /// Removes what processes that died left behind: leases, links, bridges, firewall tables.
+    /// Removes what processes that died left behind: leases, links, bridges, firewall tables, programs.
     ///
     /// # Errors
     /// The kernel or the state directory refuses; the rest may be done.
     pub fn recover(&self) -> Result<(), NetError> {
+        usermode::recover(self.state.root())?;
         let networks = self.list()?;
         if networks.is_empty() {
             return Ok(());

@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::bridge::{self, Bridge, DEFAULT_NETWORK, Kernel, NewNetwork};
 use super::dns::{Listeners, Names, Relay};
 use super::error::NetError;
-use super::etc::{self, EtcFiles, EtcSpec, HostFiles, Resolution, Upstream};
+use super::etc::{self, EtcFiles, EtcSpec, HostFiles, HostTarget, Resolution, Upstream};
 use super::namespace::{self, Addresses};
 use super::networks::is_name;
 use super::state::{Held, Lease, Locked, Network, State};
+use super::usermode::{self, Program, PublishedPort, UserMode};
 use super::{BridgeNetwork, NetworkMode};
 
 /// The networks that a helper uses. It belongs to one thread, in the host's network namespace.
@@ -49,6 +50,7 @@ pub struct Attachment {
     warnings: Vec<String>,
     relay: Option<Relay>,
     place: Option<Place>,
+    program: Option<Program>,
 }
 
 /// A container's place on a bridge.
@@ -70,12 +72,19 @@ impl Attachment {
 
     /// The container's address.
     pub fn address(&self) -> Option<Ipv4Addr> {
-        self.place.as_ref().map(|place| place.addresses.address)
+        let behind_program = self.program.as_ref().map(|_| usermode::ADDRESS);
+        self.place.as_ref().map(|place| place.addresses.address).or(behind_program)
     }
 
     /// The host's address on the container's network.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
-        self.place.as_ref().map(|place| place.bridge_address)
+        let behind_program = self.program.as_ref().map(|_| usermode::GATEWAY);
+        self.place.as_ref().map(|place| place.bridge_address).or(behind_program)
+    }
+
+    /// The ports that [`NetworkMode::UserMode`] published. Those of a bridge are the business of [`super::Forwarder`].
+    pub fn ports(&self) -> &[PublishedPort] {
+        self.program.as_ref().map(Program::ports).unwrap_or_default()
     }
 
     /// A file descriptor to poll for reading: when it is readable, call [`Attachment::serve_dns`]. `None` when the
@@ -119,6 +128,7 @@ impl Session {
     ) -> Result<Attachment, NetError> {
         match mode {
             NetworkMode::Bridge(wanted) => self.attach_bridge(wanted, etc, host, child),
+            NetworkMode::UserMode(wanted) => attach_user_mode(wanted, etc, host, child),
             NetworkMode::None => {
                 let netns = open_namespace(child)?;
                 inside(netns.as_fd(), namespace::loopback)?;
@@ -160,6 +170,7 @@ impl Session {
             },
             warnings: std::mem::take(&mut bridge.warnings),
             place: Some(place),
+            program: None,
         })
     }
 
@@ -343,7 +354,28 @@ fn lease_for(
 
 fn unconnected(hosts: String, etc: &EtcSpec, host: &HostFiles) -> Attachment {
     let plan = etc::resolv_conf(&HostFiles::read(&host.resolv_conf), &etc.dns, Resolution::AsHost);
-    Attachment { files: EtcFiles { hosts, resolv_conf: plan.text }, warnings: Vec::new(), relay: None, place: None }
+    Attachment { files: EtcFiles { hosts, resolv_conf: plan.text }, warnings: Vec::new(), relay: None, place: None, program: None }
+}
+
+fn attach_user_mode(
+    wanted: &UserMode,
+    etc: &EtcSpec,
+    host: &HostFiles,
+    child: u32,
+) -> Result<Attachment, NetError> {
+    if !is_name(&wanted.container) {
+        return Err(NetError::Name { name: wanted.container.clone() });
+    }
+    let netns = open_namespace(child)?;
+    let asks_for_host = etc.extra_hosts.iter().any(|extra| extra.target == HostTarget::Gateway);
+    let wanted = UserMode { host_loopback: wanted.host_loopback || asks_for_host, ..wanted.clone() };
+    let program = Program::start(&wanted, child)?;
+    let plan = etc::resolv_conf(&HostFiles::read(&host.resolv_conf), &etc.dns, Resolution::Forwarded);
+    inside(netns.as_fd(), namespace::loopback)?;
+    let relay = start_relay(plan.relay.as_ref(), None, netns.as_fd(), host)?;
+    let hosts = etc::hosts(etc, Some(usermode::ADDRESS), usermode::GATEWAY);
+    let files = EtcFiles { hosts, resolv_conf: plan.text };
+    Ok(Attachment { files, warnings: Vec::new(), relay, place: None, program: Some(program) })
 }
 
 /// Opens the relay's sockets inside `netns`, if the plan has a relay.

@@ -13,10 +13,11 @@ use rustix::thread::{ThreadNameSpaceType, set_thread_groups, set_thread_res_gid,
 use super::{Server, answer};
 use crate::cgroup;
 use crate::error::ExecError;
-use crate::facts::HostFacts;
+use crate::facts::{Backend, HostFacts};
 use crate::init::Staging;
 use crate::layers::LayerMounts;
 use crate::net::Session;
+use crate::probe;
 use crate::proto::{Answer, Hello, UserNamespace};
 use crate::sys::{self, SingleThreaded};
 use crate::wire::{self, Frame};
@@ -59,10 +60,19 @@ fn prepare(control: &UnixStream, hello: &Hello) -> Result<(Staging, HostFacts), 
         UserNamespace::New(_) => become_mapped_root(control)?,
         UserNamespace::Of(pid) => join_user_namespace(pid)?,
     }
+    // On the filesystem of the store, before the directory is covered.
+    std::fs::create_dir_all(&hello.mount_dir)
+        .map_err(|e| ExecError::Setup { what: format!("make `{}`", hello.mount_dir.display()), source: (&e).into() })?;
+    let layer = probe::Image::write(&hello.mount_dir);
     let staging = stage(&hello.mount_dir)?;
     // Otherwise an open working directory would pin whatever filesystem the user started rbuild in.
     rustix::process::chdir("/").map_err(|e| setup("enter `/`", e))?;
-    Ok((staging, HostFacts::read()))
+    let mut facts = HostFacts::read();
+    facts.backend = match layer {
+        Ok(layer) => probe::backend(&facts, &layer, &staging.tree(), &staging.empty()),
+        Err(error) => Backend::Directory { reason: format!("cannot write a layer to try: {error}") },
+    };
+    Ok((staging, facts))
 }
 
 /// Makes the user namespace, waits for its maps, and becomes its root.
@@ -101,8 +111,6 @@ fn join_user_namespace(pid: i32) -> Result<(), ExecError> {
 fn stage(dir: &Path) -> Result<Staging, ExecError> {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", flags).map_err(|e| setup("make mounts private", e))?;
-    std::fs::create_dir_all(dir)
-        .map_err(|e| ExecError::Setup { what: format!("make `{}`", dir.display()), source: (&e).into() })?;
     mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755"))
         .map_err(|e| setup("mount `tmpfs`", e))?;
     Staging::create(dir).map_err(|e| setup("make mount points", e))

@@ -7,6 +7,7 @@ mod isolation;
 mod leaks;
 mod mounts;
 mod process;
+mod rootless;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,12 +25,15 @@ macro_rules! tests {
 
 fn main() {
     executor::helper_main();
+    if std::env::args().nth(1).is_some_and(|arg| arg == rootless::ARGUMENT) {
+        return rootless::as_ordinary_user();
+    }
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let wanted = |name: &str| {
         let mut filters = arguments.iter().filter(|a| !a.starts_with('-')).peekable();
         filters.peek().is_none() || filters.any(|filter| name.contains(filter.as_str()))
     };
-    let all = [isolation::TESTS, mounts::TESTS, process::TESTS, leaks::TESTS].concat();
+    let all = [isolation::TESTS, mounts::TESTS, process::TESTS, leaks::TESTS, rootless::TESTS].concat();
     let selected: Vec<_> = all.into_iter().filter(|(name, _)| wanted(name)).collect();
     if arguments.iter().any(|a| a == "--list") {
         selected.iter().for_each(|(name, _)| println!("{name}: test"));

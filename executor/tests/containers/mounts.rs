@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use executor::Lower;
+use executor::{Backend, Lower};
 use executor::spec::{Bytes, FileMount, Mount, MountFlags, MountKind};
+
+use oci::layer::{Attrs, LayerPath, LayerWriter, write_index};
 
 use crate::fixture::{Fixture, tree};
 
@@ -24,6 +26,8 @@ crate::tests![
     one_file_of_other_layers,
     a_throw_away_tree,
     many_layers,
+    erofs_layers,
+    many_erofs_layers,
     read_only_root,
     without_layers,
     without_upper,
@@ -202,6 +206,71 @@ fn many_layers() {
         spec.rootfs.lowers.push(Lower::Dir(dir));
     }
     assert_eq!(f.output(spec), "0 1 99 99");
+}
+
+/// Writes a layer with one file besides what `fill` adds.
+fn erofs_layer(f: &Fixture, name: &str, files: &[(&str, &[u8])]) -> Lower {
+    let (tar, index) = (f.path(&format!("{name}.tar")), f.path(&format!("{name}.idx")));
+    let file = fs::File::options().read(true).write(true).create_new(true).open(&tar).unwrap();
+    let mut writer = LayerWriter::new(file.try_clone().unwrap());
+    for (path, content) in files {
+        let path = LayerPath::parse(path).unwrap();
+        if let Some(parent) = path.parent().filter(|p| !p.is_root() && !writer.has(p)) {
+            writer.dir(&parent, &Attrs::new(0o755)).unwrap();
+        }
+        writer.file(&path, &Attrs::new(0o755), content.len() as u64, &mut &content[..]).unwrap();
+    }
+    let (_, finished) = writer.finish().unwrap();
+    fs::write(&index, write_index(&finished.tree, &file).unwrap()).unwrap();
+    Lower::Erofs { index, tar }
+}
+
+fn erofs_layers() {
+    let f = Fixture::new();
+    if f.helper.facts().backend != Backend::Erofs {
+        return;
+    }
+    let busybox = fs::read(f.lower().join("bin/busybox")).unwrap();
+    let base = erofs_layer(&f, "base", &[("bin/busybox", &busybox), ("etc/old", b"old"), ("etc/same", b"base")]);
+    let mut writer_layer = erofs_layer(&f, "top", &[("etc/same", b"top"), ("data", &busybox)]);
+    let mut spec = f.spec(&["/bin/busybox", "sh", "-c", "cat /etc/old /etc/same; cmp /bin/busybox /data && echo same"]);
+    spec.rootfs.lowers = vec![base.clone(), writer_layer.clone()];
+    spec.process.args[1..].iter_mut().for_each(|a| *a = a.replace("cat", "busybox cat").replace("cmp", "busybox cmp"));
+    assert_eq!(f.output(spec.clone()), "oldtopsame");
+    spec.rootfs.upper = Some(f.upper());
+    spec.mounts.push(Mount::new(
+        "/part",
+        MountKind::Layers { lowers: vec![base.clone()], subpath: "etc".into(), writable: None },
+        MountFlags { read_only: true, ..MountFlags::default() },
+    ));
+    spec.process.args[3] = "busybox cat /part/same".into();
+    assert_eq!(f.output(spec.clone()), "base");
+    if let Lower::Erofs { index, .. } = &mut writer_layer {
+        *index = f.path("nowhere");
+    }
+    spec.rootfs.lowers = vec![base, writer_layer];
+    let error = f.try_run(spec).unwrap_err();
+    assert_eq!(error.to_string(), "cannot mount layer `top.tar`: No such file or directory");
+}
+
+fn many_erofs_layers() {
+    let f = Fixture::new();
+    if f.helper.facts().backend != Backend::Erofs {
+        return;
+    }
+    let mut spec = f.script("cat /l0 /l69 /same");
+    // More than the helper keeps, in three different images.
+    for image in 0..3 {
+        spec.rootfs.lowers.truncate(1);
+        spec.rootfs.upper = Some(f.upper());
+        for number in 0..70 {
+            let name = format!("l{number}");
+            let text = format!("{image}:{number} ");
+            let files = [(name.as_str(), text.as_bytes()), ("same", text.as_bytes())];
+            spec.rootfs.lowers.push(erofs_layer(&f, &format!("{image}-{number}"), &files));
+        }
+        assert_eq!(f.output(spec.clone()), format!("{image}:0 {image}:69 {image}:69"));
+    }
 }
 
 fn read_only_root() {

@@ -142,7 +142,7 @@ impl Stop {
 }
 
 /// Opens a listening socket on the first free port of the range.
-fn listen(publish: &Publish) -> Result<(OwnedFd, SocketAddr), ForwardError> {
+pub(super) fn listen(publish: &Publish) -> Result<(OwnedFd, SocketAddr), ForwardError> {
     let protocol = publish.protocol;
     for port in publish.host_ports.ports() {
         match open(publish.host_ip, port, protocol) {
