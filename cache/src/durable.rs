@@ -105,7 +105,15 @@ pub(crate) fn recover_after_reboot(layout: &Layout, boot: &BootId) -> Result<(),
         return Ok(());
     }
     drop_unsynced(layout, &gate).map_err(io_error("recover", "the store"))?;
-    write_boot(layout, boot).map_err(io_error("write", object))
+    write_boot(layout, boot)
+        .or_else(|err| match err.kind() {
+            io::ErrorKind::StorageFull => {
+                fsio::remove_file(&layout.ballast())?;
+                write_boot(layout, boot)
+            }
+            _ => Err(err),
+        })
+        .map_err(io_error("write", object))
 }
 
 /// Notes the boot id. The caller holds the gate exclusively.

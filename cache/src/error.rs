@@ -213,15 +213,17 @@ fn errno_within(err: &(dyn std::error::Error + 'static)) -> Option<Errno> {
 
 /// Turns a failed statement into the error that fits it.
 pub(crate) fn db_error(action: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
-    move |source| match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full {
-            object: "the store's database".to_owned(),
-            source: io::Error::new(io::ErrorKind::StorageFull, source),
-        },
-        Some(rusqlite::ErrorCode::ReadOnly) => StoreError::ReadOnly {
-            object: "the store's database".to_owned(),
-            source: io::Error::new(io::ErrorKind::ReadOnlyFilesystem, source),
-        },
+    use rusqlite::ffi::{SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR_SHMSIZE, SQLITE_READONLY};
+    let object = || "the store's database".to_owned();
+    move |source| match source.sqlite_error().map(|err| err.extended_code) {
+        // The second is what becomes of ENOSPC while the index of the log grows.
+        Some(SQLITE_FULL | SQLITE_IOERR_SHMSIZE) => {
+            StoreError::Full { object: object(), source: io::Error::new(io::ErrorKind::StorageFull, source) }
+        }
+        // The low byte is the primary code (SQLite, "Result and Error Codes").
+        Some(code) if code & 0xff == SQLITE_READONLY || code & 0xff == SQLITE_CANTOPEN => {
+            StoreError::ReadOnly { object: object(), source: io::Error::new(io::ErrorKind::ReadOnlyFilesystem, source) }
+        }
         _ => StoreError::Database { action, source },
     }
 }

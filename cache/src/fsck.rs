@@ -64,6 +64,7 @@ impl Store {
     /// # Errors
     /// When the store can't be read at all; what can't be understood is a [`Problem`].
     pub fn fsck(&self) -> Result<Vec<Problem>, StoreError> {
+        self.drop_ballast_if_needed();
         let _no_collector = self.lock_collector()?;
         session::sweep_dead(self.layout(), self.remover())?;
         let mut problems = self.foreign_entries()?;
@@ -73,6 +74,7 @@ impl Store {
         problems.extend(self.check_database()?);
         problems.sort();
         problems.dedup();
+        self.restore_ballast();
         Ok(problems)
     }
 

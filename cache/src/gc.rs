@@ -160,6 +160,7 @@ impl Store {
     /// # Errors
     /// When the store can't be read or written. What was removed until then is gone; nothing that is in use is.
     pub fn prune(&self, policy: &PrunePolicy) -> Result<Pruned, StoreError> {
+        self.drop_ballast_if_needed();
         self.flush()?;
         let session = self.session()?;
         let _one = self.lock_collector()?;
@@ -176,6 +177,7 @@ impl Store {
         pruned.items.sort_by(|a, b| (a.kind, &a.id).cmp(&(b.kind, &b.id)));
         // Out of the others' sight, deleting may take its time.
         self.remover().remove(&trash).map_err(io_error("remove", "what was given up"))?;
+        self.restore_ballast();
         Ok(pruned)
     }
 

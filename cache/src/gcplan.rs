@@ -89,6 +89,7 @@ pub(crate) fn choose(inventory: &Inventory, goal: Option<u64>) -> HashSet<Item> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::{Below, Root};
 
     fn layer(name: &str) -> DiffId {
         DiffId(Digest::of(name))
@@ -150,7 +151,7 @@ mod tests {
             own: 1,
             selected: true,
         };
-        let unpacked = Item::Unpacked(IndexId { layer: layer("u"), below: crate::layout::Below::Anything });
+        let unpacked = Item::Unpacked(IndexId { layer: layer("u"), below: Below::Anything, root: Root::Plain });
         let record = Item::Record(Digest::of("r"));
         let inventory = Inventory {
             holders: vec![

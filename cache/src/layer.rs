@@ -1,16 +1,19 @@
-//! Layers: tars named by the digest of their bytes.
+//! Layers: tars named by the digest of their bytes, as they come in: written by us, or streamed in from elsewhere. What they
+//! hold when they are stacked is the business of `chain`.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use oci::DiffId;
+use oci::layer::{Finished, ingest, write_index};
 
 use crate::blob::Temp;
-use crate::error::{StoreError, io_error};
+use crate::error::{StoreError, io_error, layer_error};
 use crate::fsio;
+use crate::layout::Below;
 use crate::session::Pin;
-use crate::store::Store;
+use crate::store::{Store, lock};
 
 impl Store {
     /// True when the layer's tar is here; from then on it is pinned for this process.
@@ -19,12 +22,27 @@ impl Store {
     /// When the pin can't be written.
     pub fn has_layer(&self, layer: &DiffId) -> Result<bool, StoreError> {
         let tar = self.layout().layer_tar(layer);
+        // A pin for everything that was ever asked for would be waste.
         Ok(fsio::exists(&tar) && self.pin_and_look(Pin::Layer(*layer), &tar)?)
     }
 
     /// Where the tar of a layer lies, if it is here.
     pub fn layer_tar_path(&self, layer: &DiffId) -> PathBuf {
         self.layout().layer_tar(layer)
+    }
+
+    /// Opens the tar of a layer.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when it is not here.
+    pub fn open_layer(&self, layer: &DiffId) -> Result<File, StoreError> {
+        match File::open(self.layout().layer_tar(layer)) {
+            Ok(file) => Ok(file),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::Missing { object: format!("layer `{layer}`") })
+            }
+            Err(err) => Err(io_error("read", format!("layer `{layer}`"))(err)),
+        }
     }
 
     /// Bytes of a layer's tar; none when it is not here.
@@ -39,7 +57,7 @@ impl Store {
         }
     }
 
-    /// Starts a layer. Dropping the draft without committing leaves nothing.
+    /// Starts a layer that an [`oci::layer::LayerWriter`] writes. Dropping the draft without committing leaves nothing.
     ///
     /// # Errors
     /// When the store can't be written.
@@ -47,6 +65,27 @@ impl Store {
         let temp = Temp { path: self.session()?.temp() };
         let file = fsio::create_new(&temp.path).map_err(io_error("write", "a layer"))?;
         Ok(LayerDraft { store: self.clone(), file, temp })
+    }
+
+    /// Streams in an uncompressed tar that someone else made. It gets its index by [`Store::index_chain`], once the layers
+    /// below are known.
+    ///
+    /// # Errors
+    /// [`StoreError::DigestMismatch`] when it is not the expected layer, [`StoreError::BadLayer`] when it is no tar that can be
+    /// understood. Nothing is visible then.
+    pub fn ingest_layer(&self, input: impl Read, expected: Option<&DiffId>) -> Result<DiffId, StoreError> {
+        let object = expected.map_or_else(|| "a layer".to_owned(), |layer| format!("layer `{layer}`"));
+        let mut draft = self.draft_layer()?;
+        let ingested = ingest(input, &mut draft).map_err(layer_error(object.as_str()))?;
+        let layer = ingested.diff_id;
+        if let Some(expected) = expected
+            && *expected != layer
+        {
+            return Err(StoreError::DigestMismatch { object, expected: expected.0, found: layer.0 });
+        }
+        draft.publish(layer)?;
+        lock(&self.inner.scanned).insert(layer, ingested.entries);
+        Ok(layer)
     }
 }
 
@@ -59,7 +98,19 @@ pub struct LayerDraft {
 }
 
 impl LayerDraft {
-    /// Makes the tar visible under its digest, which the caller has computed while writing.
+    /// Makes the layer and its index visible, when the writer that wrote it has finished. The layer is pinned for this process.
+    ///
+    /// # Errors
+    /// When the store can't be written. Nothing is visible then, or the tar alone, which gets its index later.
+    pub fn commit(self, finished: &Finished) -> Result<DiffId, StoreError> {
+        let (layer, store) = (finished.diff_id, self.store.clone());
+        let index = write_index(&finished.tree, &self.file).map_err(layer_error(format!("layer `{layer}`")))?;
+        self.publish(layer)?;
+        store.publish_index(&layer, Below::Anything, index)?;
+        Ok(layer)
+    }
+
+    /// Makes the tar visible under its digest, which was computed while it was written.
     fn publish(self, layer: DiffId) -> Result<(), StoreError> {
         let dest = self.store.layout().layer_tar(&layer);
         self.store.publish(Pin::Layer(layer), &self.temp.path, &dest, &format!("layer `{layer}`")).map(drop)
@@ -78,14 +129,45 @@ impl Write for LayerDraft {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use oci::Digest;
+
     use super::*;
 
-    /// Puts a layer with these bytes as its tar.
+    /// Puts a layer with these bytes as its tar, which need not be one.
     pub(crate) fn put_tar(store: &Store, text: &str) -> DiffId {
         let mut draft = store.draft_layer().unwrap();
         draft.write_all(text.as_bytes()).unwrap();
-        let layer = DiffId(oci::Digest::of(text));
+        let layer = DiffId(Digest::of(text));
         draft.publish(layer).unwrap();
         layer
+    }
+
+    #[test]
+    fn dropped_drafts_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut draft = store.draft_layer().unwrap();
+        draft.write_all(b"half").unwrap();
+        drop(draft);
+        let session = store.session().unwrap();
+        assert!(fsio::names_in(&store.layout().session_tmp(session.id()), "").unwrap().is_empty());
+        assert!(fsio::names_in(&store.layout().layers(), "").unwrap().is_empty());
+    }
+
+    #[test]
+    fn foreign_layers_must_be_what_was_promised() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let tar = vec![0; 1024];
+        let layer = DiffId(Digest::of(&tar));
+        let other = DiffId(Digest::of("other"));
+        let err = store.ingest_layer(&tar[..], Some(&other)).unwrap_err();
+        assert!(matches!(err, StoreError::DigestMismatch { .. }), "{err}");
+        let err = store.ingest_layer(&[b'x'; 1024][..], None).unwrap_err();
+        assert!(matches!(err, StoreError::BadLayer { .. }), "{err}");
+        assert!(fsio::names_in(&store.layout().layers(), "").unwrap().is_empty());
+        assert_eq!(store.ingest_layer(&tar[..], Some(&layer)).unwrap(), layer);
+        assert_eq!(store.layer_size(&layer).unwrap(), Some(1024));
+        assert!(matches!(store.open_layer(&other), Err(StoreError::Missing { .. })));
     }
 }

@@ -12,6 +12,17 @@ use oci::{ChainId, DiffId, Digest, Reference};
 pub(crate) struct IndexId {
     pub(crate) layer: DiffId,
     pub(crate) below: Below,
+    pub(crate) root: Root,
+}
+
+/// What the root directory of an index is like. Overlayfs shows the root of the topmost layer, and a layer that says nothing
+/// of it takes it to be plain, so whether the next layer fits depends on this (`oci::layer::ChainView::has_plain_root`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Root {
+    /// Mode 0755, owned by root, no extended attributes.
+    Plain,
+    /// Anything else.
+    Odd,
 }
 
 /// What an index needs underneath.
@@ -33,14 +44,19 @@ impl Below {
 }
 
 impl IndexId {
-    /// File name without extension: `<layer>`, `<layer>.bottom` or `<layer>.<chain below>`.
+    /// File name without extension: `<layer>`, `<layer>.bottom` or `<layer>.<chain below>`; with an odd root, `.odd` after
+    /// it.
     fn stem(&self) -> String {
-        let layer = self.layer.0.hex();
-        match self.below {
-            Below::Anything => layer,
-            Below::Nothing => format!("{layer}.bottom"),
-            Below::Chain(below) => format!("{layer}.{}", below.0.hex()),
-        }
+        let below = match self.below {
+            Below::Anything => String::new(),
+            Below::Nothing => ".bottom".to_owned(),
+            Below::Chain(below) => format!(".{}", below.0.hex()),
+        };
+        let root = match self.root {
+            Root::Plain => "",
+            Root::Odd => ".odd",
+        };
+        format!("{}{below}{root}", self.layer.0.hex())
     }
 }
 
@@ -69,7 +85,8 @@ pub(crate) const DIRECTORIES: [&str; 14] = [
 ];
 
 /// Files directly under the root.
-pub(crate) const FILES: [&str; 10] = [
+pub(crate) const FILES: [&str; 11] = [
+    "ballast",
     "format.json",
     "format.new",
     "boot",
@@ -115,6 +132,10 @@ impl Layout {
 
     pub(crate) fn boot_new(&self) -> PathBuf {
         self.at("boot.new")
+    }
+
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.at("ballast")
     }
 
     pub(crate) fn gate(&self) -> PathBuf {
@@ -296,12 +317,16 @@ impl LayerFile {
 
 /// Reads back an [`IndexId`] from a name in `layers/` or `unpacked/`.
 pub(crate) fn parse_index_stem(stem: &str) -> Option<IndexId> {
+    let (stem, root) = match stem.strip_suffix(".odd") {
+        Some(stem) => (stem, Root::Odd),
+        None => (stem, Root::Plain),
+    };
     let (layer, below) = match stem.split_once('.') {
         None => (stem, Below::Anything),
         Some((layer, "bottom")) => (layer, Below::Nothing),
         Some((layer, chain)) => (layer, Below::Chain(ChainId(Digest::from_hex(chain).ok()?))),
     };
-    Some(IndexId { layer: DiffId(Digest::from_hex(layer).ok()?), below })
+    Some(IndexId { layer: DiffId(Digest::from_hex(layer).ok()?), below, root })
 }
 
 /// The digest in a file name of `images/` or `names/`.
@@ -320,9 +345,11 @@ mod tests {
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(LayerFile::parse(&name(layout.layer_tar(&layer))), Some(LayerFile::Tar(layer)));
         for below in [Below::Anything, Below::Nothing, Below::Chain(ChainId(Digest::of("b")))] {
-            let index = IndexId { layer, below };
-            assert_eq!(LayerFile::parse(&name(layout.index(&index))), Some(LayerFile::Index(index)));
-            assert_eq!(parse_index_stem(&name(layout.unpacked_layer(&index))), Some(index));
+            for root in [Root::Plain, Root::Odd] {
+                let index = IndexId { layer, below, root };
+                assert_eq!(LayerFile::parse(&name(layout.index(&index))), Some(LayerFile::Index(index)));
+                assert_eq!(parse_index_stem(&name(layout.unpacked_layer(&index))), Some(index));
+            }
         }
         for bad in ["", ".tar", "x.tar", "x.erofs", "noise"] {
             assert_eq!(LayerFile::parse(bad), None, "{bad}");

@@ -5,6 +5,7 @@
 //! <root>/
 //! ├── format.json                  version and feature flags; a store without it is half-made and made again
 //! ├── boot                         boot id at the last opening, to notice a reboot
+//! ├── ballast                      a megabyte to give up when the disk is full, so that collecting garbage can begin
 //! ├── gate.lock                    flock: shared while a pin is written and looked after, exclusive while garbage is moved out
 //! ├── gc.lock                      flock: one collector or repairer at a time
 //! ├── containers.lock              flock: container ids and names change
@@ -13,7 +14,7 @@
 //! ├── layers/
 //! │   ├── <hex>.tar                a layer, uncompressed, by diffID
 //! │   ├── <hex>.erofs              its index, when its tree depends on no other layer
-//! │   └── <hex>.<chain>.erofs      its index on top of one chain (`bottom`: of none)
+//! │   └── <hex>.<chain>.erofs      its index on top of one chain (`bottom`: of none; `.odd` after it: its root is not plain)
 //! ├── unpacked/<index name>/       directory backend: `tree/`, and `durable` once it has reached the disk
 //! ├── images/<hex>.json            config digest -> chain of layers
 //! ├── names/<hex>.json             a name (its sha256 names the file) -> image or image index
@@ -32,7 +33,9 @@
 //! digest was not checked; garbage collection taking what a live lease, a container, a name or a record needs.
 #![forbid(unsafe_code)]
 
+mod ballast;
 mod blob;
+mod chain;
 mod compressed;
 mod container;
 mod content;
@@ -63,6 +66,7 @@ mod usage;
 mod volume;
 
 pub use blob::BlobWriter;
+pub use chain::{Backend, UnpackJob};
 pub use container::ContainerDir;
 pub use content::{ContentDigest, ContentHasher, FileStat, HashError, Stamp, hash_file};
 pub use error::StoreError;

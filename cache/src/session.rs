@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci::{DiffId, Digest};
 use serde::{Deserialize, Serialize};
@@ -138,17 +139,20 @@ impl Drop for Session {
 
 /// Makes a lease file that is locked by the time anybody can tell it from a dead one.
 fn new_lease(layout: &Layout) -> io::Result<(String, File)> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     loop {
-        let prefix = format!("{}-", std::process::id());
-        let named = tempfile::Builder::new().prefix(&prefix).tempfile_in(layout.leases())?;
-        let (file, path) = named.keep()?;
+        // Processes of other pid namespaces may use the store too, so the file system has the last word on what is unique.
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let id = format!("{}-{nanos:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = layout.lease(&id);
+        let file = match fsio::create_new(&path) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => continue,
+            outcome => outcome?,
+        };
         file.lock()?;
         // Between creation and lock a sweeper may have taken it for dead and unlinked it.
-        if !fsio::same_file(&file, &path)? {
-            continue;
-        }
-        if let Some(id) = path.file_name().and_then(|name| name.to_str()) {
-            return Ok((id.to_owned(), file));
+        if fsio::same_file(&file, &path)? {
+            return Ok((id, file));
         }
     }
 }

@@ -8,16 +8,18 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use oci::Digest;
+use oci::layer::Entries;
+use oci::{DiffId, Digest};
 use rusqlite::Connection;
 
+use crate::chain::Loaded;
 use crate::error::{StoreError, io_error};
 use crate::format::Format;
 use crate::fsio::{self, Published};
-use crate::layout::{DIRECTORIES, Layout, belongs_in_root};
+use crate::layout::{DIRECTORIES, IndexId, Layout, belongs_in_root};
 use crate::session::{Gate, Pin, Session};
 use crate::time::Timestamp;
-use crate::{db, durable};
+use crate::{ballast, db, durable};
 
 /// An open store. Clones share everything; threads may use one at once, and so may any number of processes.
 #[derive(Clone, Debug)]
@@ -34,6 +36,10 @@ pub(crate) struct Inner {
     remover: OnceLock<TreeRemover>,
     /// Files this process made visible that have not been written to the disk for certain.
     pub(crate) fresh: Mutex<Vec<PathBuf>>,
+    /// Members of tars that were streamed in and have no index yet.
+    pub(crate) scanned: Mutex<HashMap<DiffId, Entries>>,
+    /// Indexes that were read.
+    pub(crate) loaded: Mutex<HashMap<IndexId, Loaded>>,
     /// Records that were hit, written to the database by [`Store::flush`].
     pub(crate) touched: Mutex<HashMap<Digest, Timestamp>>,
 }
@@ -126,6 +132,8 @@ impl Store {
             session: Mutex::default(),
             remover: OnceLock::new(),
             fresh: Mutex::default(),
+            scanned: Mutex::default(),
+            loaded: Mutex::default(),
             touched: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -238,6 +246,7 @@ fn create(layout: &Layout, boot: Option<&BootId>) -> Result<(), StoreError> {
         fsio::open_lock_file(&file).map_err(failed())?;
     }
     db::create(layout)?;
+    ballast::put_aside(layout);
     if let Some(boot) = boot {
         durable::write_boot(layout, boot).map_err(failed())?;
     }

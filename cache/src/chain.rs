@@ -1,0 +1,209 @@
+//! Layers stacked: the index that each needs on top of the others, the view of all together, and how to mount them. Describes
+//! mounts; someone else makes them, and unpacks trees where mounting an index is not possible.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci::layer::{ChainView, Entries, Index, Lower, resolve, scan, write_index};
+use oci::{DiffId, Digest};
+
+use crate::blob::Temp;
+use crate::error::{StoreError, io_error, layer_error};
+use crate::fsio::{self, Published};
+use crate::keylock::{KeyGuard, KeyLock};
+use crate::layout::{Below, IndexId, Root, UNPACKED_TREE};
+use crate::session::Pin;
+use crate::store::{Store, lock};
+
+/// How the layers of a chain are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernel mounts index and tar.
+    Erofs,
+    /// Each layer is unpacked once into a directory.
+    Directory,
+}
+
+/// A layer to unpack.
+#[derive(Debug, Clone)]
+pub struct UnpackJob {
+    /// Its index.
+    pub index: PathBuf,
+    /// Its tar.
+    pub tar: PathBuf,
+    /// An empty directory that becomes the layer's root.
+    pub dest: PathBuf,
+}
+
+/// An index that was read, with its tar.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    index: Arc<Index>,
+    tar: Arc<File>,
+}
+
+impl Store {
+    /// Makes the indexes of a chain that are missing, lowest first. All layers are pinned for this process.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when a layer is not here, [`StoreError::BadLayer`] when its tar can't be understood or does not
+    /// fit on what lies below.
+    pub fn index_chain(&self, chain: &[DiffId]) -> Result<(), StoreError> {
+        self.indexes(chain).map(drop)
+    }
+
+    /// A look into a chain (lowest layer first) without mounting it.
+    ///
+    /// # Errors
+    /// As [`Store::index_chain`].
+    pub fn view(&self, chain: &[DiffId]) -> Result<ChainView, StoreError> {
+        let indexes = self.indexes(chain)?;
+        self.view_of(&indexes)
+    }
+
+    /// How to mount the layers of a chain, lowest first. With [`Backend::Directory`], `unpack` is called for each layer that was
+    /// not unpacked before.
+    ///
+    /// # Errors
+    /// As [`Store::index_chain`], or when `unpack` failed.
+    pub fn lowers(
+        &self,
+        chain: &[DiffId],
+        backend: Backend,
+        unpack: &dyn Fn(&UnpackJob) -> io::Result<()>,
+    ) -> Result<Vec<Lower>, StoreError> {
+        let lower = |id: &IndexId| match backend {
+            Backend::Erofs => {
+                Ok(Lower::Erofs { index: self.layout().index(id), tar: self.layout().layer_tar(&id.layer) })
+            }
+            Backend::Directory => self.unpacked_tree(id, unpack).map(Lower::Dir),
+        };
+        self.indexes(chain)?.iter().map(lower).collect()
+    }
+
+    /// Which indexes a chain has; those that are missing are made.
+    fn indexes(&self, chain: &[DiffId]) -> Result<Vec<IndexId>, StoreError> {
+        let mut indexes: Vec<IndexId> = Vec::with_capacity(chain.len());
+        for (position, layer) in chain.iter().enumerate() {
+            if !self.has_layer(layer)? {
+                return Err(StoreError::Missing { object: format!("layer `{layer}`") });
+            }
+            let exactly = Below::exactly(&chain[..position]);
+            let on_plain_root = indexes.last().is_none_or(|below| below.root == Root::Plain);
+            let belows = if on_plain_root { &[Below::Anything, exactly][..] } else { &[exactly] };
+            indexes.push(match self.find_index(layer, belows) {
+                Some(id) => id,
+                None => self.make_index(layer, belows, &indexes)?,
+            });
+        }
+        Ok(indexes)
+    }
+
+    fn find_index(&self, layer: &DiffId, belows: &[Below]) -> Option<IndexId> {
+        let ids = belows
+            .iter()
+            .flat_map(|below| [Root::Plain, Root::Odd].map(|root| IndexId { layer: *layer, below: *below, root }));
+        ids.into_iter().find(|id| fsio::exists(&self.layout().index(id)))
+    }
+
+    /// Makes an index on top of others, filed under the most general of the names that are allowed for it.
+    fn make_index(&self, layer: &DiffId, belows: &[Below], lower: &[IndexId]) -> Result<IndexId, StoreError> {
+        let object = || format!("layer `{layer}`");
+        let tar = self.open_layer(layer)?;
+        let entries = self.entries(layer, &tar)?;
+        let resolved = resolve(&entries, &self.view_of(lower)?).map_err(layer_error(object()))?;
+        let bytes = write_index(&resolved.tree, &tar).map_err(layer_error(object()))?;
+        let below = belows.iter().find(|below| resolved.self_contained || **below != Below::Anything);
+        self.publish_index(layer, *below.expect("the exact chain is always allowed"), bytes)
+    }
+
+    /// Makes an index visible. Its tar is already.
+    pub(crate) fn publish_index(&self, layer: &DiffId, below: Below, bytes: Vec<u8>) -> Result<IndexId, StoreError> {
+        let object = format!("the index of layer `{layer}`");
+        let temp = Temp { path: self.session()?.temp() };
+        let mut file = fsio::create_new(&temp.path).map_err(io_error("write", object.as_str()))?;
+        file.write_all(&bytes).map_err(io_error("write", object.as_str()))?;
+        let index = Index::new(bytes).map_err(layer_error(object.as_str()))?;
+        let loaded = Loaded { index: Arc::new(index), tar: Arc::new(self.open_layer(layer)?) };
+        let alone = ChainView::new(vec![(Arc::clone(&loaded.index), Arc::clone(&loaded.tar))]);
+        let plain = alone.has_plain_root().map_err(layer_error(object.as_str()))?;
+        let id = IndexId { layer: *layer, below, root: if plain { Root::Plain } else { Root::Odd } };
+        self.publish(Pin::Layer(*layer), &temp.path, &self.layout().index(&id), &object)?;
+        lock(&self.inner.loaded).entry(id).or_insert(loaded);
+        Ok(id)
+    }
+
+    /// The members of a tar: noted when it was streamed in, or read again.
+    fn entries(&self, layer: &DiffId, tar: &File) -> Result<Entries, StoreError> {
+        match lock(&self.inner.scanned).remove(layer) {
+            Some(entries) => Ok(entries),
+            None => scan(tar).map_err(layer_error(format!("layer `{layer}`"))),
+        }
+    }
+
+    fn view_of(&self, indexes: &[IndexId]) -> Result<ChainView, StoreError> {
+        let layers: Result<Vec<_>, StoreError> = indexes
+            .iter()
+            .map(|id| {
+                let loaded = self.load(id)?;
+                Ok((loaded.index, loaded.tar))
+            })
+            .collect();
+        Ok(ChainView::new(layers?))
+    }
+
+    fn load(&self, id: &IndexId) -> Result<Loaded, StoreError> {
+        if let Some(loaded) = lock(&self.inner.loaded).get(id) {
+            return Ok(loaded.clone());
+        }
+        let object = format!("the index of layer `{}`", id.layer);
+        let bytes = fs::read(self.layout().index(id)).map_err(io_error("read", object.as_str()))?;
+        let index = Index::new(bytes).map_err(|err| StoreError::Damaged { object, detail: err.to_string() })?;
+        let loaded = Loaded { index: Arc::new(index), tar: Arc::new(self.open_layer(&id.layer)?) };
+        Ok(lock(&self.inner.loaded).entry(*id).or_insert(loaded).clone())
+    }
+
+    /// The directory of an unpacked layer; unpacks it if nobody has.
+    fn unpacked_tree(
+        &self,
+        id: &IndexId,
+        unpack: &dyn Fn(&UnpackJob) -> io::Result<()>,
+    ) -> Result<PathBuf, StoreError> {
+        let dir = self.layout().unpacked_layer(id);
+        let tree = dir.join(UNPACKED_TREE);
+        if fsio::exists(&tree) {
+            return Ok(tree);
+        }
+        let _once = self.lock_unpacking(&dir)?;
+        if fsio::exists(&tree) {
+            return Ok(tree);
+        }
+        let object = format!("the files of layer `{}`", id.layer);
+        let temp = self.session()?.temp();
+        let job = UnpackJob {
+            index: self.layout().index(id),
+            tar: self.layout().layer_tar(&id.layer),
+            dest: temp.join(UNPACKED_TREE),
+        };
+        let filled = fs::create_dir(&temp).and_then(|()| fs::create_dir(&job.dest)).and_then(|()| unpack(&job));
+        let shown = filled
+            .map_err(io_error("write", object.as_str()))
+            .and_then(|()| self.publish(Pin::Layer(id.layer), &temp, &dir, &object));
+        if shown.is_err() {
+            self.remover().remove(&temp).ok();
+        }
+        shown.map(|_: Published| tree)
+    }
+
+    /// Two builds that need the same layer unpack it once.
+    fn lock_unpacking(&self, dir: &Path) -> Result<KeyGuard, StoreError> {
+        let key = Digest::of(format!("unpack {}", dir.display()));
+        match self.lock_key(&key)? {
+            KeyLock::Owner(guard) => Ok(guard),
+            KeyLock::Waiter(waiter) => waiter.follow(|_| ControlFlow::Continue(())),
+        }
+    }
+}
