@@ -207,3 +207,150 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use oci::layer::{Attrs, LayerPath, LayerWriter};
+
+    use super::*;
+
+    fn path(text: &str) -> LayerPath {
+        LayerPath::parse(text).unwrap()
+    }
+
+    /// A layer of directories and files (those with a text), written as ours are.
+    fn write<W: io::Write>(out: W, entries: &[(&str, u32, Option<&str>)]) -> (W, oci::layer::Finished) {
+        let mut writer = LayerWriter::new(out);
+        for (name, mode, text) in entries {
+            match text {
+                Some(text) => {
+                    let size = text.len() as u64;
+                    writer.file(&path(name), &Attrs::new(*mode), size, &mut text.as_bytes()).unwrap();
+                }
+                None => writer.dir(&path(name), &Attrs::new(*mode)).unwrap(),
+            }
+        }
+        writer.finish().unwrap()
+    }
+
+    fn own(store: &Store, entries: &[(&str, u32, Option<&str>)]) -> DiffId {
+        let (draft, finished) = write(store.draft_layer().unwrap(), entries);
+        draft.commit(&finished).unwrap()
+    }
+
+    /// A tar whose first entry, a directory, is missing, as some builders write them.
+    fn headless(store: &Store, entries: &[(&str, u32, Option<&str>)]) -> DiffId {
+        const HEADER: usize = 512;
+        let (tar, _) = write(Vec::new(), entries);
+        store.ingest_layer(&tar[HEADER..], None).unwrap()
+    }
+
+    fn mode(store: &Store, chain: &[DiffId], name: &str) -> u32 {
+        store.view(chain).unwrap().lookup(&path(name)).unwrap().unwrap().attrs.mode
+    }
+
+    fn index_files(store: &Store) -> Vec<String> {
+        let mut names = fsio::names_in(&store.layout().layers(), "").unwrap();
+        names.retain(|name| name.ends_with(".erofs"));
+        names
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn layers_are_seen_stacked() {
+        let (_dir, store) = store();
+        let low = own(&store, &[("etc", 0o755, None), ("etc/a", 0o644, Some("low")), ("etc/b", 0o644, Some("b"))]);
+        let high = own(&store, &[("etc", 0o700, None), ("etc/a", 0o600, Some("high"))]);
+        let view = store.view(&[low, high]).unwrap();
+        assert_eq!(view.read_file(&path("etc/a")).unwrap(), b"high");
+        assert_eq!(view.read_file(&path("etc/b")).unwrap(), b"b");
+        assert_eq!(mode(&store, &[low, high], "etc"), 0o700);
+        assert_eq!(index_files(&store).len(), 2);
+        let missing = DiffId(Digest::of("missing"));
+        assert!(matches!(store.view(&[low, missing]), Err(StoreError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_layer_that_depends_on_what_is_below_has_an_index_for_each_chain() {
+        let (_dir, store) = store();
+        let open = own(&store, &[("usr", 0o755, None)]);
+        let private = own(&store, &[("usr", 0o700, None)]);
+        let top = headless(&store, &[("usr", 0o711, None), ("usr/x", 0o644, Some("x"))]);
+        assert_eq!(mode(&store, &[open, top], "usr"), 0o755);
+        assert_eq!(mode(&store, &[private, top], "usr"), 0o700);
+        // At the bottom there is nothing to take attributes from.
+        assert_eq!(store.view(&[top]).unwrap().read_file(&path("usr/x")).unwrap(), b"x");
+        let of_top = index_files(&store).iter().filter(|name| name.starts_with(&top.0.hex())).count();
+        assert_eq!(of_top, 3);
+        assert_eq!(store.fsck().unwrap(), []);
+    }
+
+    #[test]
+    fn a_root_that_is_not_plain_shows_through() {
+        let (_dir, store) = store();
+        let odd = own(&store, &[("", 0o750, None), ("a", 0o644, Some("a"))]);
+        let plain = own(&store, &[("p", 0o644, Some("p"))]);
+        let top = own(&store, &[("b", 0o644, Some("b"))]);
+        assert_eq!(mode(&store, &[plain, top], ""), 0o755);
+        assert_eq!(mode(&store, &[odd, top], ""), 0o750);
+        assert_eq!(mode(&store, &[odd, top, plain], ""), 0o750);
+        assert_eq!(mode(&store, &[plain, odd], ""), 0o750);
+    }
+
+    #[test]
+    fn a_lost_index_is_made_again() {
+        let (dir, store) = store();
+        let layer = own(&store, &[("a", 0o644, Some("a"))]);
+        let index = dir.path().join("layers").join(&index_files(&store)[0]);
+        let bytes = fs::read(&index).unwrap();
+        drop(store);
+        fs::remove_file(&index).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.index_chain(&[layer]).unwrap();
+        assert_eq!(fs::read(&index).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_damaged_index_is_an_error() {
+        let (dir, store) = store();
+        let layer = own(&store, &[("a", 0o644, Some("a"))]);
+        let index = dir.path().join("layers").join(&index_files(&store)[0]);
+        drop(store);
+        fs::write(&index, "not an index").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(matches!(store.view(&[layer]), Err(StoreError::Damaged { .. })));
+        assert_eq!(store.fsck().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn layers_are_unpacked_once() {
+        let (_dir, store) = store();
+        let layer = own(&store, &[("a", 0o644, Some("a"))]);
+        let calls = Cell::new(0);
+        let unpack = |job: &UnpackJob| {
+            calls.set(calls.get() + 1);
+            assert!(job.index.exists() && job.tar.exists());
+            fs::write(job.dest.join("a"), "a")
+        };
+        let broken = |job: &UnpackJob| fs::write(job.dest.join("half"), "x").and(Err(io::Error::other("no")));
+        assert!(store.lowers(&[layer], Backend::Directory, &broken).is_err());
+        for _ in 0..2 {
+            let lowers = store.lowers(&[layer], Backend::Directory, &unpack).unwrap();
+            let [Lower::Dir(tree)] = &lowers[..] else { panic!("{lowers:?}") };
+            assert_eq!(fs::read(tree.join("a")).unwrap(), b"a");
+            assert!(!tree.join("half").exists());
+        }
+        assert_eq!(calls.get(), 1);
+        let lowers = store.lowers(&[layer], Backend::Erofs, &broken).unwrap();
+        assert!(matches!(&lowers[..], [Lower::Erofs { index, tar }] if index.exists() && tar.exists()));
+        store.flush().unwrap();
+        assert!(store.layout().unpacked_layer(&store.indexes(&[layer]).unwrap()[0]).join("durable").exists());
+    }
+}

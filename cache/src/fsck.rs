@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use oci::layer::Index;
 use oci::{DiffId, Digest, DigestWriter};
 use rayon::prelude::*;
 
@@ -70,6 +71,7 @@ impl Store {
         let mut problems = self.foreign_entries()?;
         problems.extend(self.leftovers()?);
         problems.extend(self.check_digests()?);
+        problems.extend(self.check_indexes()?);
         problems.extend(self.check_images()?);
         problems.extend(self.check_database()?);
         problems.sort();
@@ -128,6 +130,20 @@ impl Store {
         });
         let problems: Result<Vec<Option<Problem>>, StoreError> = checked.collect();
         Ok(problems?.into_iter().flatten().collect())
+    }
+
+    /// Every index can be read. One without its tar is garbage, no harm.
+    fn check_indexes(&self) -> Result<Vec<Problem>, StoreError> {
+        let mut problems = Vec::new();
+        for name in fsio::names_in(&self.layout().layers(), "the layers")? {
+            let Some(LayerFile::Index(id)) = LayerFile::parse(&name) else { continue };
+            let object = format!("the index of layer `{}`", id.layer);
+            let Some(bytes) = fsio::read_optional(&self.layout().index(&id), &object)? else { continue };
+            if let Err(err) = Index::new(bytes) {
+                problems.push(Problem::Damaged { object, detail: err.to_string() });
+            }
+        }
+        Ok(problems)
     }
 
     /// Names lead to images, images to configs and layers.

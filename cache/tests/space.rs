@@ -1,6 +1,7 @@
 //! A full disk and a read-only store: clear errors, nothing half-written, and the store as good as before. Runs on a small
 //! tmpfs in a mount namespace of its own; where none can be had, it says so.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helper functions")]
+#![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
