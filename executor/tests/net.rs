@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use executor::net::{BridgeNetwork, EtcSpec, HostFiles, NetError, NetworkMode, Networks, NewNetwork, Session};
-use net_support::{Host, Namespace, eventually, ip, leftovers, output};
+use net_support::{Host, Namespace, accept, eventually, ip, leftovers, output};
 
 #[test]
 fn containers_reach_each_other_and_the_host() {
@@ -27,7 +27,7 @@ fn containers_reach_each_other_and_the_host() {
     let server = TcpListener::bind("10.210.0.1:0").unwrap();
     let target = server.local_addr().unwrap();
     let client = std::thread::scope(|scope| {
-        scope.spawn(|| server.accept().unwrap().0.write_all(b"hello").unwrap());
+        scope.spawn(|| accept(&server).write_all(b"hello").unwrap());
         a.run(|| {
             let mut text = String::new();
             TcpStream::connect(target).unwrap().read_to_string(&mut text).unwrap();

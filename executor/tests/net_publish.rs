@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, U
 use std::time::Duration;
 
 use executor::net::{Forwarder, Publish, Session, publish};
-use net_support::{Host, Namespace};
+use net_support::{Host, Namespace, accept};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -28,7 +28,7 @@ fn each_direction_ends_on_its_own() {
     let forwarder = forward(server.local_addr().unwrap().port(), "tcp");
     // Reads to the end before it answers: it never would without the half-close.
     let echo = std::thread::spawn(move || {
-        let (mut stream, _) = server.accept().unwrap();
+        let mut stream = accept(&server);
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         stream.write_all(&bytes).unwrap();
@@ -49,7 +49,7 @@ fn dropping_closes_connections_and_the_listener() {
     let forwarder = forward(server.local_addr().unwrap().port(), "tcp");
     let address = forwarder.local_addr();
     let mut client = TcpStream::connect(address).unwrap();
-    let (mut inside, _) = server.accept().unwrap();
+    let mut inside = accept(&server);
     client.write_all(b"x").unwrap();
     inside.read_exact(&mut [0]).unwrap();
     drop(forwarder);
@@ -135,7 +135,7 @@ fn a_container_on_a_bridge_is_published_on_both_families() {
         client.write_all(b"hello").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let mut text = String::new();
-        server.accept().unwrap().0.read_to_string(&mut text).unwrap();
+        accept(&server).read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello", "{address}");
     }
     drop(forwarder);

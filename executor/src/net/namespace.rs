@@ -32,18 +32,28 @@ pub(super) fn of_process(pid: u32) -> io::Result<File> {
     File::open(format!("/proc/{pid}/ns/net"))
 }
 
-/// Runs `work` with the calling thread inside `namespace`, then comes back.
-///
-/// Sockets opened by `work` stay in that namespace. A thread that cannot come back would act on the wrong machine from then
-/// on: the process is aborted. (It cannot happen with a file descriptor of a namespace we were in a moment ago.)
-pub(super) fn within<R>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> R) -> io::Result<R> {
+/// Runs `work` inside `namespace`. Sockets that it opens stay there; the calling thread does not.
+pub(super) fn within<R: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> R + Send) -> io::Result<R> {
     let home = File::open("/proc/thread-self/ns/net")?;
-    move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
+    if enter(home.as_fd()).is_err() {
+        // In a user namespace one may enter what belongs to it, but not come back to the host's network: the thread
+        // that goes there ends there.
+        return std::thread::scope(|scope| {
+            let visit = std::thread::Builder::new().spawn_scoped(scope, || enter(namespace).map(|()| work()))?;
+            visit.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+        });
+    }
+    enter(namespace)?;
     let result = work();
-    if move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+    if enter(home.as_fd()).is_err() {
+        // It was allowed a moment ago. A process in the wrong namespace would change the wrong machine.
         std::process::abort();
     }
     Ok(result)
+}
+
+fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?)
 }
 
 /// Brings the loopback link of the current namespace up.

@@ -354,15 +354,16 @@ fn lease_for(
 
 fn unconnected(hosts: String, etc: &EtcSpec, host: &HostFiles) -> Attachment {
     let plan = etc::resolv_conf(&HostFiles::read(&host.resolv_conf), &etc.dns, Resolution::AsHost);
-    Attachment { files: EtcFiles { hosts, resolv_conf: plan.text }, warnings: Vec::new(), relay: None, place: None, program: None }
+    Attachment {
+        files: EtcFiles { hosts, resolv_conf: plan.text },
+        warnings: Vec::new(),
+        relay: None,
+        place: None,
+        program: None,
+    }
 }
 
-fn attach_user_mode(
-    wanted: &UserMode,
-    etc: &EtcSpec,
-    host: &HostFiles,
-    child: u32,
-) -> Result<Attachment, NetError> {
+fn attach_user_mode(wanted: &UserMode, etc: &EtcSpec, host: &HostFiles, child: u32) -> Result<Attachment, NetError> {
     if !is_name(&wanted.container) {
         return Err(NetError::Name { name: wanted.container.clone() });
     }
@@ -398,7 +399,7 @@ fn open_namespace(child: u32) -> Result<File, NetError> {
 
 fn inside(
     netns: BorrowedFd<'_>,
-    work: impl FnOnce() -> Result<(), super::netlink::NetlinkError>,
+    work: impl FnOnce() -> Result<(), super::netlink::NetlinkError> + Send,
 ) -> Result<(), NetError> {
     let action = || "set up the container's network namespace".to_owned();
     namespace::within(netns, work)

@@ -223,12 +223,7 @@ fn pick_port(publish: &Publish) -> Result<PublishedPort, ForwardError> {
     Ok(PublishedPort { publish: *publish, host })
 }
 
-fn start_pasta(
-    wanted: &UserMode,
-    base: &Path,
-    namespace: &Path,
-    ports: &[PublishedPort],
-) -> Result<Running, NetError> {
+fn start_pasta(wanted: &UserMode, base: &Path, namespace: &Path, ports: &[PublishedPort]) -> Result<Running, NetError> {
     let pid_file = base.with_extension("pid");
     let mut command = Command::new("pasta");
     command.args(["--config-net", "--quiet", "--ns-ifname", CONTAINER_LINK, "--mtu", MTU]);
@@ -255,7 +250,8 @@ fn start_pasta(
     }
     let text = fs::read_to_string(&pid_file).map_err(NetError::state("read", &pid_file))?;
     discard(&pid_file);
-    let process = text.trim().parse().ok().and_then(Process::of).ok_or_else(|| failed("it ended at once".to_owned()))?;
+    let process =
+        text.trim().parse().ok().and_then(Process::of).ok_or_else(|| failed("it ended at once".to_owned()))?;
     let record = base.with_extension("json");
     match own(&record, process) {
         Ok(owned) => Ok(Running::Pasta { record, process, _owned: owned }),
@@ -287,12 +283,7 @@ fn pasta_port(port: &PublishedPort) -> String {
     format!("{address}{}:{}", port.host.port(), port.publish.container_port)
 }
 
-fn start_slirp(
-    wanted: &UserMode,
-    base: &Path,
-    namespace: &Path,
-    ports: &[PublishedPort],
-) -> Result<Running, NetError> {
+fn start_slirp(wanted: &UserMode, base: &Path, namespace: &Path, ports: &[PublishedPort]) -> Result<Running, NetError> {
     let (control, log) = (base.with_extension("sock"), base.with_extension("log"));
     discard(&control);
     let failed = |source| NetError::Kernel { action: "start `slirp4netns`".to_owned(), source };

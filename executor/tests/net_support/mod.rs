@@ -4,14 +4,16 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use executor::net::{Attachment, BridgeNetwork, EtcSpec, HostFiles, NetError, NetworkMode, Session};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::time::Timespec;
 
 /// A network namespace with one process in it.
 pub(crate) struct Namespace {
@@ -168,4 +170,12 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Takes a connection that must come soon.
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "nobody connects");
+    listener.accept().unwrap().0
 }
