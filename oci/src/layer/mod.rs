@@ -9,8 +9,10 @@
 //! Knows the OCI layer format and the EROFS format; not the store that keeps the files, nor who mounts them.
 
 mod acl;
+mod at;
 mod attrs;
 mod chunks;
+mod content;
 mod data;
 mod entry;
 mod erofs_dir;
@@ -19,6 +21,7 @@ mod erofs_write;
 mod file_reader;
 mod index;
 mod lower;
+mod pack;
 mod path;
 mod pax;
 mod resolve;
@@ -28,6 +31,7 @@ mod tar_header;
 mod tar_read;
 mod tar_write;
 mod tree;
+mod unpack;
 mod view;
 mod writer;
 
@@ -38,6 +42,7 @@ pub use erofs_write::{WriteIndexError, write_index};
 pub use file_reader::FileReader;
 pub use index::{Index, IndexError};
 pub use lower::Lower;
+pub use pack::{PackError, PackOptions, pack_upper};
 pub use path::{LayerPath, NAME_MAX, PATH_MAX, PathError};
 pub use pax::PaxError;
 pub use resolve::{ResolveError, Resolved, resolve};
@@ -45,5 +50,6 @@ pub use sparse::SparseError;
 pub use tar_header::HeaderError;
 pub use tar_read::{Entries, Ingested, TarError, ingest, scan};
 pub use tree::{LayerTree, Source};
+pub use unpack::{UnpackError, Unpacked, unpack};
 pub use view::{ChainView, InodeRef, Located, Meta, ViewError, Walk};
 pub use writer::{Finished, LayerWriter, Node, WriteError};
