@@ -1,0 +1,107 @@
+//! The commands that look after images and the store.
+
+use crate::on_both_backends;
+use crate::support::{TestSpace, base_image};
+
+on_both_backends![
+    images_are_listed_named_and_removed,
+    history_shows_the_instructions,
+    saved_images_load_again,
+    layouts_load_from_directories_and_pipes,
+    prune_keeps_what_has_a_name,
+    df_counts_bytes,
+    a_used_image_stays,
+    fsck_and_doctor_report,
+];
+
+fn small_image(space: &TestSpace) {
+    space.dockerfile("FROM busybox\nRUN echo content > /file\nCMD [\"cat\", \"/file\"]\n");
+    space.build(&[]);
+}
+
+fn images_are_listed_named_and_removed(space: &TestSpace) {
+    small_image(space);
+    space.ok(&["tag", "image", "example.org/team/app:1.0"]);
+    let list = space.ok(&["images"]);
+    assert!(list.lines().any(|line| line.starts_with("example.org/team/app") && line.contains("1.0")), "{list}");
+    assert!(list.lines().any(|line| line.starts_with("busybox") && line.contains("latest")), "{list}");
+    let id = space.inspect("image")["Id"].as_str().unwrap().to_owned();
+    assert_eq!(space.inspect(&id[7..19])["Id"], *id);
+    space.ok(&["rmi", "image"]);
+    space.run(&["inspect", "image"]).code(1).says("image");
+    assert_eq!(space.inspect("example.org/team/app:1.0")["Id"], *id);
+    space.ok(&["rmi", "example.org/team/app:1.0"]);
+    space.run(&["inspect", &id]).code(1);
+    space.run(&["rmi", "image"]).code(1).says("image");
+}
+
+fn history_shows_the_instructions(space: &TestSpace) {
+    small_image(space);
+    let text = space.ok(&["history", "--no-trunc", "image"]);
+    assert!(text.contains("echo content > /file") && text.contains("CMD [\"cat\" \"/file\"]"), "{text}");
+}
+
+fn saved_images_load_again(space: &TestSpace) {
+    small_image(space);
+    let id = space.inspect("image")["Id"].clone();
+    for (format, file) in [("docker-archive", "docker.tar"), ("oci-archive", "oci.tar")] {
+        space.ok(&["save", "--format", format, "-o", file, "image"]);
+        space.ok(&["rmi", "-f", "image"]);
+        space.ok(&["load", "-i", file]);
+        assert_eq!(space.inspect("image")["Id"], id, "{format} keeps image and name");
+        assert_eq!(space.ok(&["run", "--rm", "--network", "none", "image"]), "content\n");
+    }
+}
+
+fn layouts_load_from_directories_and_pipes(space: &TestSpace) {
+    small_image(space);
+    let id = space.inspect("image")["Id"].clone();
+    space.ok(&["build", "--output", "type=oci,tar=false,dest=layout", "ctx"]);
+    space.ok(&["load", "-i", "layout", "-t", "from-directory"]);
+    assert_eq!(space.inspect("from-directory")["Id"], id);
+    let mut command = space.command(&["load", "-t", "from-pipe"]);
+    command.stdin(std::fs::File::open(base_image()).unwrap());
+    crate::support::Output::of(command).success();
+    assert_eq!(space.inspect("from-pipe")["Id"], space.inspect("busybox")["Id"]);
+    space.write("broken.tar", "not an archive at all");
+    space.run(&["load", "-i", "broken.tar"]).code(1).says("broken.tar");
+}
+
+fn prune_keeps_what_has_a_name(space: &TestSpace) {
+    small_image(space);
+    space.dockerfile("FROM busybox\nRUN head -c 3000000 /dev/urandom > /big\n");
+    space.ok(&["build", "-q", "ctx"]);
+    let before = used(space);
+    space.ok(&["prune", "-af"]);
+    assert!(used(space) + 3_000_000 <= before, "{} {before}", used(space));
+    assert_eq!(space.ok(&["run", "--rm", "--network", "none", "image"]), "content\n");
+}
+
+/// Bytes of all files of the store.
+fn used(space: &TestSpace) -> u64 {
+    crate::support::files_below(&space.store()).iter().map(|path| path.metadata().unwrap().len()).sum()
+}
+
+fn df_counts_bytes(space: &TestSpace) {
+    small_image(space);
+    let usage: serde_json::Value = serde_json::from_str(&space.ok(&["df", "--format", "json"])).unwrap();
+    assert!(usage.to_string().contains("layers"), "{usage}");
+    assert!(space.ok(&["df"]).lines().count() > 2);
+}
+
+fn a_used_image_stays(space: &TestSpace) {
+    small_image(space);
+    space.ok(&["run", "-d", "--name", "box", "--network", "none", "image", "sleep", "1000"]);
+    space.run(&["rmi", "image"]).code(1).says("box");
+    space.ok(&["prune", "-af"]);
+    assert_eq!(space.ok(&["exec", "box", "cat", "/file"]), "content\n");
+    space.ok(&["rm", "-f", "box"]);
+    space.ok(&["rmi", "image"]);
+}
+
+fn fsck_and_doctor_report(space: &TestSpace) {
+    small_image(space);
+    space.run(&["fsck"]).success();
+    let facts: serde_json::Value = serde_json::from_str(&space.ok(&["doctor", "--format", "json"])).unwrap();
+    assert!(facts.is_object(), "{facts}");
+}

@@ -1,0 +1,17 @@
+//! Whole builds and containers through the binary, on stores of their own. They know the command line and the files that
+//! it writes, and nothing of the crates behind it.
+//!
+//! Most run twice, once for each way to mount layers. What a machine cannot run is recorded as skipped (`support::skip`).
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
+
+mod support;
+
+mod build;
+mod crash;
+mod errors;
+mod export;
+mod images;
+mod rebuild;
+mod registry;
+mod run;
+mod stages;
