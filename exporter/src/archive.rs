@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -156,12 +156,6 @@ fn open_beneath(dir: &File, name: &str) -> io::Result<Option<Member<'static>>> {
         }
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-impl Member<'_> {
-    pub(crate) fn size(&self) -> u64 {
-        self.left
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod archive;
 mod assemble;
+mod check;
 mod compression;
 mod decode;
 mod error;
@@ -21,12 +22,21 @@ mod layers;
 mod layout;
 mod load;
 mod parallel;
+mod pull;
+mod push;
+mod rootfs;
 mod sink;
+mod tree;
 
 pub use archive::Input;
 pub use assemble::{Annotations, ImageOptions};
+pub use check::{Problem, check};
 pub use compression::{Codec, Compression, CompressionError};
 pub use error::ExportError;
 pub use layout::{Exported, export_docker, export_oci, export_oci_dir};
 pub use load::{LoadError, Loaded, load};
+pub use pull::{Progress, PullError, PullOptions, Pulled, fetch_layers, pull, pull_metadata};
+pub use push::push;
+pub use rootfs::export_tar;
 pub use sink::Output;
+pub use tree::{Ownership, export_local};

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::archive::{Archive, Input, Member};
 use crate::decode::{self, Checked};
+use crate::layers::ORIGINAL;
 use crate::parallel;
 
 /// Most bytes of a document of an archive.
@@ -354,7 +355,7 @@ fn take_in(store: &Store, member: Member<'_>, job: &Job) -> Result<(), LoadError
     if !seen.is(blob) {
         return Err(LoadError::Digest { member: job.member.clone(), expected: blob.digest, found: seen.digest });
     }
-    Ok(())
+    Ok(store.remember_compressed(&job.diff_id, ORIGINAL, blob)?)
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], member: &str) -> Result<T, LoadError> {
