@@ -244,4 +244,35 @@ mod tests {
         assert!(matches!(layer_error("layer `x`")(std::fmt::Error), StoreError::BadLayer { .. }));
         assert!(of(Errno::NOSPC).hint().unwrap().contains("prune"));
     }
+
+    #[test]
+    fn messages_name_the_object_and_hints_the_way_out() {
+        let show = |err: &StoreError| format!("{err}\n  {}", err.hint().unwrap_or_default());
+        let digest = oci::Digest::of("");
+        let shown = [
+            StoreError::NameTaken { name: "web".into(), kind: "container", owner: digest.hex() },
+            StoreError::Ambiguous { prefix: "3f".into(), kind: "image", count: 2 },
+            StoreError::Damaged { object: "name `app`".into(), detail: "it is empty".into() },
+            StoreError::NotAStore { root: "/home/me".into(), entry: "thesis.tex".into() },
+            io_error("write", "layer `x`")(Errno::ROFS.into()),
+            io_error("read", "the store `/s`")(Errno::PERM.into()),
+        ]
+        .each_ref()
+        .map(show)
+        .join("\n");
+        insta::assert_snapshot!(shown, @r"
+        the container name `web` is in use
+          remove or rename the container `e3b0c44298fc` first
+        `3f` fits 2 images
+          give more characters of the id
+        name `app` is damaged: it is empty
+          `rbuild fsck` lists what is damaged
+        `/home/me` is not a store: it holds `thesis.tex`
+          give --root an empty directory or an existing store
+        cannot write layer `x`: the store is read-only
+          choose a writable store with --root or RBUILD_ROOT
+        cannot read the store `/s`: permission denied
+          use the account that made the store, or choose another one with --root or RBUILD_ROOT
+        ");
+    }
 }

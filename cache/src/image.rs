@@ -82,14 +82,15 @@ impl Store {
                 return Err(StoreError::Missing { object: format!("layer `{layer}`") });
             }
         }
-        if self
-            .image(&image.id)?
-            .is_some_and(|old| old.chain == image.chain && image.manifest.is_none_or(|m| old.manifest == Some(m)))
-        {
-            return Ok(());
-        }
         self.flush()?;
         self.sync_layers(&image.chain)?;
+        // An image that was pulled stays known by its manifest when a build comes to the same config.
+        let same = |old: &StoredImage| {
+            old.chain == image.chain && image.manifest.is_none_or(|manifest| old.manifest == Some(manifest))
+        };
+        if self.image(&image.id)?.as_ref().is_some_and(same) {
+            return Ok(());
+        }
         self.replace_json(&self.layout().image(&image.id), image, &format!("image `{}`", image.id))
     }
 

@@ -357,6 +357,19 @@ mod tests {
     }
 
     #[test]
+    fn the_diagram_shows_everything() {
+        let source = include_str!("lib.rs");
+        let diagram = source.split("//! ```").nth(1).unwrap();
+        for name in DIRECTORIES.map(|name| format!("{name}/")) {
+            assert!(diagram.contains(&format!("── {name}")), "{name}");
+        }
+        // What SQLite puts beside its database and half-written files are not worth a line each.
+        for name in FILES.iter().filter(|name| !name.ends_with(".new") && !name.contains("db-")) {
+            assert!(diagram.contains(&format!("── {name}")), "{name}");
+        }
+    }
+
+    #[test]
     fn every_directory_is_made_with_the_store() {
         let layout = Layout::new(Path::new("/s"));
         let mut computed = [

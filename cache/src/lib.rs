@@ -46,9 +46,6 @@ mod format;
 mod fsck;
 mod fsio;
 mod gc;
-#[cfg(test)]
-mod gc_tests;
-mod gcplan;
 mod history;
 mod image;
 mod keylock;

@@ -1,6 +1,7 @@
 //! `kill -9` at any moment: processes that write to one store are killed at random, and the store must stay whole, with
 //! everything in it that a finished step had recorded.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helper functions")]
+#![expect(clippy::print_stdout, reason = "a child process tells its parent how far it is")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
@@ -28,9 +29,10 @@ fn child() {
     for round in 0.. {
         let line = match role.as_str() {
             "builder" => build(Path::new(&root), round),
-            _ => collect(Path::new(&root)),
+            "collector" => collect(Path::new(&root)),
+            _ => own_key(Path::new(&root)),
         };
-        writeln!(std::io::stdout(), "\nround {line}").unwrap();
+        println!("\nround {line}");
     }
 }
 
@@ -101,6 +103,17 @@ fn collect(root: &Path) -> Digest {
     Digest::of("")
 }
 
+/// Takes a key, says something in its log and holds on.
+fn own_key(root: &Path) -> Digest {
+    let store = Store::open(root).unwrap();
+    let KeyLock::Owner(guard) = store.lock_key(&Digest::of("key")).unwrap() else { panic!("the key is taken") };
+    guard.create_log().unwrap().write_all(b"working").unwrap();
+    println!("\nowner");
+    loop {
+        std::thread::park();
+    }
+}
+
 fn spawn(root: &Path, role: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--ignored", "--nocapture"])
@@ -135,6 +148,28 @@ fn kill_at_random(mut child: Child, seed: &mut u64) -> Vec<Digest> {
 
 fn seed() -> u64 {
     u64::from(std::process::id())
+}
+
+#[test]
+fn a_waiter_takes_over_from_a_dead_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = spawn(dir.path(), "owner");
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|line| line == "owner"));
+    let store = Store::open(dir.path()).unwrap();
+    let KeyLock::Waiter(waiter) = store.lock_key(&Digest::of("key")).unwrap() else { panic!("nobody owns the key") };
+    let mut heard = Vec::new();
+    let guard = waiter.follow(|piece| {
+        heard.extend_from_slice(piece);
+        if heard == b"working" {
+            owner.kill().unwrap();
+        }
+        ControlFlow::Continue(())
+    });
+    owner.wait().unwrap();
+    drop(guard.unwrap());
+    assert_eq!(heard, b"working");
+    assert_eq!(std::fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
 }
 
 #[test]

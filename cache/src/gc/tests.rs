@@ -285,3 +285,46 @@ fn fsck_names_what_is_wrong() {
     ];
     assert_eq!(problems, want);
 }
+
+#[test]
+fn what_a_build_has_hit_is_never_taken_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    Store::open(dir.path()).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let build = || {
+        let mut hits = 0;
+        for round in 0..150 {
+            // Each round is a process of its own, as far as pins go.
+            let store = Store::open(dir.path()).unwrap();
+            let text = format!("step {}", round % 3);
+            match store.record(&Digest::of(&text)).unwrap() {
+                Some(hit) => {
+                    hits += 1;
+                    for _ in 0..20 {
+                        assert!(has(&store, &hit.layer.unwrap()));
+                        assert!(store.blob(&hit.log.unwrap()).unwrap().is_some());
+                        std::thread::yield_now();
+                    }
+                }
+                None => drop(record(&store, &text, 1)),
+            }
+            let image = image(&store, &text, Some("app"));
+            assert_eq!(store.image(&image.id).unwrap(), Some(image));
+        }
+        hits
+    };
+    let collect = || {
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            Store::open(dir.path()).unwrap().prune(&everything()).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        let builds = [scope.spawn(build), scope.spawn(build)];
+        let collector = scope.spawn(collect);
+        let hits: usize = builds.map(|build| build.join()).into_iter().map(|hits| hits.unwrap_or(0)).sum();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        collector.join().unwrap();
+        assert!(hits > 0, "a build failed, or nothing was ever hit");
+    });
+    clean(&Store::open(dir.path()).unwrap());
+}

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 
 /// Something that garbage collection may give up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Item {
+pub(super) enum Item {
     /// Unpacked again when it is needed.
     Unpacked(IndexId),
     /// Compressed again when it is needed.
@@ -35,29 +35,29 @@ impl Item {
 
 /// An item with what it holds on to.
 #[derive(Debug, Clone)]
-pub(crate) struct Holder {
-    pub(crate) item: Item,
-    pub(crate) last_used: Timestamp,
+pub(super) struct Holder {
+    pub(super) item: Item,
+    pub(super) last_used: Timestamp,
     /// Layers that stay as long as someone holds them.
-    pub(crate) layers: Vec<DiffId>,
+    pub(super) layers: Vec<DiffId>,
     /// Bytes that go with the item itself.
-    pub(crate) own: u64,
+    pub(super) own: u64,
     /// May it be given up at all.
-    pub(crate) selected: bool,
+    pub(super) selected: bool,
 }
 
 /// Everything there is.
 #[derive(Debug, Default)]
-pub(crate) struct Inventory {
+pub(super) struct Inventory {
     /// Bytes of each layer with its indexes.
-    pub(crate) layers: HashMap<DiffId, u64>,
+    pub(super) layers: HashMap<DiffId, u64>,
     /// Layers that stay in any case.
-    pub(crate) pinned: HashSet<DiffId>,
-    pub(crate) holders: Vec<Holder>,
+    pub(super) pinned: HashSet<DiffId>,
+    pub(super) holders: Vec<Holder>,
 }
 
 /// Chooses selected items until `goal` bytes are free; all of them without a goal.
-pub(crate) fn choose(inventory: &Inventory, goal: Option<u64>) -> HashSet<Item> {
+pub(super) fn choose(inventory: &Inventory, goal: Option<u64>) -> HashSet<Item> {
     let mut held: HashMap<DiffId, usize> = HashMap::new();
     for layer in inventory.holders.iter().flat_map(|holder| &holder.layers) {
         *held.entry(*layer).or_default() += 1;

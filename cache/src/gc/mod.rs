@@ -4,6 +4,11 @@
 //! Roots are live leases, containers, names and (unless given up) images and records. A collection that is killed leaves at
 //! worst files without a reference, which the next one removes: the rows go before the files.
 
+mod plan;
+mod rows;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
@@ -11,13 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oci::{DiffId, Digest, ImageManifest};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use crate::db;
 use crate::error::{StoreError, db_error, io_error};
 use crate::fsio;
-use crate::gcplan::{Holder, Inventory, Item, choose};
-use crate::history::{BuildId, delete_build};
 use crate::image::StoredImage;
 use crate::layout::{LayerFile, parse_blob, parse_index_stem};
 use crate::mounts;
@@ -25,6 +28,9 @@ use crate::session::{self, Gate, Pin, live_pins};
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::usage::{Kind, Size, measure};
+
+use plan::{Holder, Inventory, Item, choose};
+use rows::RecordRow;
 
 /// Which of some things to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,16 +222,19 @@ impl Store {
     ) -> Result<Pruned, StoreError> {
         let tx = db::write(db, "collect garbage")?;
         let failed = || db_error("collect garbage");
-        let builds = forget_builds(&tx, policy.keep_history).map_err(failed())?;
+        let builds = rows::forget_builds(&tx, policy.keep_history).map_err(failed())?;
         let survey = self.survey(&tx, policy, measured, gate)?;
         let chosen = choose(&survey.inventory, self.goal(policy, &survey, measured)?);
-        let records = delete_records(&tx, &chosen, policy.now).map_err(failed())?;
+        let keys = chosen.iter().filter_map(Item::record);
+        let records = rows::delete_records(&tx, keys, policy.now).map_err(failed())?;
         let doomed = self.doomed(&tx, &survey, measured, &chosen)?;
         let images: Vec<Digest> = chosen.iter().filter_map(Item::image).collect();
         if policy.dry_run {
             tx.rollback().map_err(failed())?;
         } else {
-            delete_dangling(&tx, &doomed).map_err(failed())?;
+            for layer in doomed.iter().filter_map(Doomed::layer) {
+                rows::delete_layer(&tx, &layer).map_err(failed())?;
+            }
             tx.commit().map_err(failed())?;
             self.drop_images(&images)?;
             move_away(&doomed, trash)?;
@@ -385,9 +394,9 @@ impl Store {
                 }
             }
         }
-        add_noted_blobs(tx, &mut live).map_err(db_error("collect garbage"))?;
+        rows::add_noted_blobs(tx, &mut live).map_err(db_error("collect garbage"))?;
         let mut compressed = HashSet::new();
-        for (blob, layer) in compressed_rows(tx).map_err(db_error("collect garbage"))? {
+        for (blob, layer) in rows::compressed(tx).map_err(db_error("collect garbage"))? {
             compressed.insert(blob);
             if chosen.contains(&Item::Compressed(blob)) {
                 live.remove(&blob);
@@ -447,6 +456,13 @@ fn take_mounts_away(
 }
 
 impl Item {
+    fn record(&self) -> Option<&Digest> {
+        match self {
+            Self::Record(key) => Some(key),
+            _ => None,
+        }
+    }
+
     fn image(&self) -> Option<Digest> {
         match self {
             Self::Image(id) => Some(*id),
@@ -456,6 +472,12 @@ impl Item {
 }
 
 impl Doomed {
+    /// The layer whose tar this is.
+    fn layer(&self) -> Option<DiffId> {
+        let tar = self.item.kind == Kind::Layers;
+        tar.then(|| self.item.id.parse().ok().map(DiffId)).flatten()
+    }
+
     fn new(path: PathBuf, kind: Kind, id: String, size: Size) -> Self {
         Self { path, item: PrunedItem { kind, id, size } }
     }
@@ -493,7 +515,7 @@ fn add_derived(
             survey.inventory.holders.push(derived(Item::Unpacked(index), size.disk));
         }
     }
-    for (blob, _) in compressed_rows(tx)? {
+    for (blob, _) in rows::compressed(tx)? {
         if let Some(size) = survey.blobs.get(&blob)
             && !survey.pinned_blobs.contains(&blob)
         {
@@ -504,13 +526,8 @@ fn add_derived(
 }
 
 fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> rusqlite::Result<()> {
-    let recent = recent_keys(tx, policy.keep_last)?;
-    let mut query = tx.prepare("SELECT key, layer, last_used FROM records")?;
-    let mut rows = query.query([])?;
-    while let Some(row) = rows.next()? {
-        let key = db::digest(row, 0)?;
-        let layer = db::optional_digest(row, 1)?.map(DiffId);
-        let last_used = Timestamp(row.get(2)?);
+    let recent = rows::recent_keys(tx, policy.keep_last)?;
+    for RecordRow { key, layer, last_used } in rows::records(tx)? {
         // A record whose layer was lost is of no use to anybody.
         let lost = layer.is_some_and(|layer| !survey.inventory.layers.contains_key(&layer));
         survey.inventory.holders.push(Holder {
@@ -520,78 +537,6 @@ fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> ru
             own: 0,
             selected: lost || (policy.records.takes(last_used, policy.now) && !recent.contains(&key)),
         });
-    }
-    Ok(())
-}
-
-/// Keys that the last `count` builds of each project used.
-fn recent_keys(tx: &Connection, count: usize) -> rusqlite::Result<HashSet<Digest>> {
-    let sql = "SELECT DISTINCT key FROM steps WHERE key IS NOT NULL AND build IN (SELECT id FROM \
-               (SELECT id, row_number() OVER (PARTITION BY project ORDER BY id DESC) AS age FROM builds) WHERE age <= ?)";
-    let mut query = tx.prepare(sql)?;
-    query.query_map([i64::try_from(count).unwrap_or(i64::MAX)], |row| db::digest(row, 0))?.collect()
-}
-
-fn compressed_rows(tx: &Connection) -> rusqlite::Result<Vec<(Digest, DiffId)>> {
-    let mut query = tx.prepare("SELECT blob, layer FROM compressed")?;
-    query.query_map([], |row| Ok((db::digest(row, 0)?, DiffId(db::digest(row, 1)?))))?.collect()
-}
-
-/// Logs and file lists that remaining records and builds speak of.
-fn add_noted_blobs(tx: &Connection, live: &mut HashSet<Digest>) -> rusqlite::Result<()> {
-    for sql in [
-        "SELECT log FROM records WHERE log IS NOT NULL",
-        "SELECT log FROM steps WHERE log IS NOT NULL",
-        "SELECT blob FROM manifest_blobs",
-    ] {
-        let mut query = tx.prepare(sql)?;
-        let mut rows = query.query([])?;
-        while let Some(row) = rows.next()? {
-            live.insert(db::digest(row, 0)?);
-        }
-    }
-    Ok(())
-}
-
-/// Forgets builds beyond the last `keep` of each project.
-fn forget_builds(tx: &Connection, keep: Option<usize>) -> rusqlite::Result<usize> {
-    let Some(keep) = keep else { return Ok(0) };
-    let sql = "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY project ORDER BY id DESC) AS age FROM builds) \
-               WHERE age > ?";
-    let mut query = tx.prepare(sql)?;
-    let old: Vec<i64> =
-        query.query_map([i64::try_from(keep).unwrap_or(i64::MAX)], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for id in &old {
-        delete_build(tx, BuildId(*id))?;
-    }
-    Ok(old.len())
-}
-
-/// Deletes the chosen records, then the manifests that neither a record nor a build speaks of.
-fn delete_records(tx: &Connection, chosen: &HashSet<Item>, now: Timestamp) -> rusqlite::Result<usize> {
-    let mut records = 0;
-    for item in chosen {
-        let Item::Record(key) = item else { continue };
-        tx.prepare_cached("DELETE FROM records WHERE key = ?")?.execute([key.as_bytes()])?;
-        tx.prepare_cached("DELETE FROM definitions WHERE key = ?")?.execute([key.as_bytes()])?;
-        tx.prepare_cached("UPDATE manifests SET evicted = ? WHERE key = ?")?.execute(params![now.0, key.as_bytes()])?;
-        records += 1;
-    }
-    tx.execute_batch(
-        "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM records r WHERE r.key = manifests.key)
-             AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.key = manifests.key);
-         DELETE FROM manifest_blobs WHERE NOT EXISTS (SELECT 1 FROM manifests m WHERE m.key = manifest_blobs.key);
-         DELETE FROM definitions WHERE NOT EXISTS (SELECT 1 FROM records r WHERE r.key = definitions.key);",
-    )?;
-    Ok(records)
-}
-
-/// Deletes what is noted of layers that are gone.
-fn delete_dangling(tx: &Connection, doomed: &[Doomed]) -> rusqlite::Result<()> {
-    for doomed in doomed.iter().filter(|doomed| doomed.item.kind == Kind::Layers) {
-        let Ok(layer) = doomed.item.id.parse::<Digest>() else { continue };
-        tx.prepare_cached("DELETE FROM adopted WHERE layer = ?")?.execute([layer.as_bytes()])?;
-        tx.prepare_cached("DELETE FROM compressed WHERE layer = ?")?.execute([layer.as_bytes()])?;
     }
     Ok(())
 }
