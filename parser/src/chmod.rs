@@ -4,7 +4,7 @@
 const ALL_BITS: u32 = 0o7777;
 
 /// A parsed `--chmod`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Chmod {
     /// The mode that every file and directory gets, 0 to 0o7777.
     Octal(u32),
@@ -13,7 +13,7 @@ pub enum Chmod {
 }
 
 /// One change of a symbolic mode, such as `go-w`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Clause {
     /// The bits of those it is about: owner, group, others, as a mask over all of 0o7777.
     who: u32,
@@ -26,7 +26,7 @@ pub struct Clause {
     copies: [Option<u32>; 3],
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Op {
     Add,
     Remove,

@@ -1,1 +1,45 @@
-//! solver
+//! From the tree of a Dockerfile to layers: plan, graph, keys, schedule, and what each op means. Knows no terminal, no command
+//! line and no way out of the store.
+//!
+//! ```text
+//! parser::Dockerfile + Request ─ plan ─> Graph + image config ─ schedule ─> ops ─> layers in the store
+//!                                                                  │
+//!                              key: sha256 of a printable manifest ┘ explain: today's against the last one
+//! ```
+#![forbid(unsafe_code)]
+
+mod build;
+mod cancel;
+mod error;
+mod event;
+pub mod explain;
+pub mod files;
+mod graph;
+mod images;
+pub mod key;
+pub mod ops;
+mod past;
+pub mod plan;
+pub mod report;
+mod schedule;
+mod settings;
+mod users;
+mod worker;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use oci::layer::Time;
+
+pub use build::{Built, BuiltImage, Session, build, config_bytes};
+pub use cancel::{Cancel, Registered};
+pub use error::{BuildError, OpError};
+pub use event::{Event, Events, How, Stream, VertexId};
+pub use explain::Reason;
+pub use images::{ImageError, Images, Transfer};
+pub use settings::{NoCache, Secret, Settings};
+
+/// The present, as file times have it.
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+}

@@ -1,0 +1,344 @@
+//! One build from text to layers: parse, resolve bases, lower, solve, account. The straight line of the design, in one place.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use cache::{BuildStatus, CacheUse, NewBuild, Outcome, StepRow, Store, Timestamp};
+use executor::Helper;
+use oci::layer::Time;
+use oci::{DiffId, Digest, History, ImageConfig, Platform, RootFs};
+use parser::{Diagnostic, Dockerfile, suggest};
+use rayon::prelude::*;
+
+use crate::cancel::Cancel;
+use crate::error::{BuildError, OpError};
+use crate::event::{Events, How};
+use crate::files::local::LocalDir;
+use crate::graph::{Graph, OpId};
+use crate::images::Images;
+use crate::ops::OpKind;
+use crate::past::{Past, stage_label};
+use crate::plan::{self, BaseRef, BaseRequest, Bases, Lowered, Plan, PlannedHistory, PlannedStep, Request, StageOutput};
+use crate::report::{CacheReport, ImageReport, LayerReport, Report, StepReport, Totals};
+use crate::schedule;
+use crate::settings::Settings;
+use crate::worker::{Done, LocalWorker, Value};
+
+/// Everything around a build.
+pub struct Session<'a> {
+    /// Where results go.
+    pub store: &'a Store,
+    /// Where base images come from.
+    pub images: &'a dyn Images,
+    /// Who is told what happens.
+    pub events: Events<'a>,
+    /// Stops it.
+    pub cancel: Cancel,
+    /// What the user asked for.
+    pub settings: Settings,
+    /// Directories to copy from, by name.
+    pub locals: BTreeMap<String, Arc<LocalDir>>,
+    /// What is built again and again, in words that are the same for every build of it.
+    pub project: String,
+    /// The helper, started when the first container is.
+    pub helper: OnceLock<Helper>,
+}
+
+/// A finished image, not yet in the store.
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// Its config, complete.
+    pub config: ImageConfig,
+    /// Its layers, lowest first.
+    pub chain: Vec<DiffId>,
+    /// For what it is.
+    pub platform: Platform,
+}
+
+/// What a build came to.
+#[derive(Debug)]
+pub struct Built {
+    /// One image for each request, in order.
+    pub images: Vec<BuiltImage>,
+    /// The account of it.
+    pub report: Report,
+    /// Lint warnings that only lowering can find.
+    pub warnings: Vec<Diagnostic>,
+    /// Stages that were not needed.
+    pub skipped: Vec<String>,
+    /// Its number in the history.
+    pub id: cache::BuildId,
+}
+
+/// Builds one Dockerfile, once for each request (platforms, targets). Equal steps of several requests run once.
+///
+/// # Errors
+/// [`BuildError`]; steps that had finished are in the cache.
+pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request]) -> Result<Built, BuildError> {
+    let began = Instant::now();
+    let started = Timestamp::now();
+    let mut graph = Graph::default();
+    let mut bases = Bases::default();
+    let mut plans = Vec::new();
+    for request in requests {
+        plans.push(lower(session, dockerfile, request, &mut bases, &mut graph)?);
+    }
+    let build = NewBuild {
+        project: session.project.clone(),
+        name: None,
+        target: requests.first().and_then(|request| request.target.clone()),
+        started,
+    };
+    let id = session.store.begin_build(&build)?;
+    let steps: Vec<PlannedStep> = distinct_steps(&plans);
+    let targets: Vec<OpId> = plans.iter().map(|plan| plan.output.op).collect();
+    let worker = worker(session, &graph, &steps, began);
+    let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
+    let solved = solved.and_then(|values| fetch_final(&worker, &plans, &values).map(|()| values));
+    let done = worker.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let rows: Vec<StepRow> = steps.iter().map(|step| row(&worker.past, step, &done)).collect();
+    let status = match &solved {
+        Ok(_) => BuildStatus::Done,
+        Err(failure) if matches!(failure.error, OpError::Cancelled) => BuildStatus::Cancelled,
+        Err(_) => BuildStatus::Failed,
+    };
+    let error = solved.as_ref().err().map(|failure| failure.error.to_string());
+    session.store.finish_build(id, &Outcome { status, duration: began.elapsed(), image: None, error }, &rows, &[])?;
+    for dir in session.locals.values() {
+        dir.save_stats()?;
+    }
+    let values = solved.map_err(|failure| failed(failure, &steps, &plans))?;
+    let report = report(session.store, &steps, &done, began.elapsed())?;
+    let epochs = requests.iter().map(|request| request.epoch);
+    let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, epoch)).collect();
+    let warnings = plans.iter().flat_map(|plan| plan.warnings.clone()).collect();
+    let skipped = plans.first().map(|plan| plan.skipped.clone()).unwrap_or_default();
+    Ok(Built { images, report, warnings, skipped, id })
+}
+
+/// Lowers one request, resolving base images until none is missing.
+fn lower(
+    session: &Session<'_>,
+    dockerfile: &Dockerfile,
+    request: &Request,
+    bases: &mut Bases,
+    graph: &mut Graph,
+) -> Result<Plan, BuildError> {
+    loop {
+        match plan::lower(dockerfile, request, bases, graph)? {
+            Lowered::Plan(plan) => return Ok(*plan),
+            Lowered::NeedBases(missing) => {
+                let resolved: Vec<_> = missing.par_iter().map(|base| session.images.resolve(base)).collect();
+                for (base, resolved) in missing.into_iter().zip(resolved) {
+                    let found = resolved.map_err(|error| base_error(dockerfile, &base, error))?;
+                    bases.insert(&base, found);
+                }
+            }
+        }
+    }
+}
+
+/// A base image that can't be had is often a stage whose name was mistyped.
+fn base_error(dockerfile: &Dockerfile, base: &BaseRequest, error: crate::images::ImageError) -> BuildError {
+    let BaseRef::Name(reference) = &base.base else { return BuildError::Base { line: None, error, meant: None } };
+    let wanted = reference.clone();
+    let names = |text: &str| {
+        text.parse::<oci::Reference>().is_ok_and(|given| given.with_default_tag() == wanted)
+            || reference.familiar_name() == text
+    };
+    let mut line = None;
+    for stage in &dockerfile.stages {
+        if names(&stage.from.kind.image.text) {
+            line = line.or(Some(stage.from.line));
+        }
+        let uses = stage.instructions.iter().find(|i| plan::sources(i).into_iter().any(names));
+        line = line.or(uses.map(|i| i.line));
+    }
+    let stages = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
+    let meant = suggest(&reference.familiar_name(), stages.map(|name| name.value.as_str())).map(str::to_owned);
+    BuildError::Base { line, error, meant }
+}
+
+fn worker<'a>(
+    session: &'a Session<'_>,
+    graph: &'a Graph,
+    steps: &'a [PlannedStep],
+    began: Instant,
+) -> LocalWorker<'a> {
+    let mut by_op = HashMap::new();
+    let mut no_cache = HashSet::new();
+    for step in steps {
+        for op in step.op.iter().chain(&step.also) {
+            by_op.entry(*op).or_insert(step);
+            let cached_anyway = matches!(graph.op(*op), OpKind::Mkdir(_));
+            if !cached_anyway && session.settings.skips_cache(&step.stage, step.stage_index) {
+                no_cache.insert(*op);
+            }
+        }
+    }
+    LocalWorker {
+        graph,
+        store: session.store,
+        images: session.images,
+        events: session.events,
+        cancel: session.cancel.clone(),
+        settings: &session.settings,
+        locals: &session.locals,
+        steps: by_op,
+        no_cache,
+        past: Past::new(session.store, session.project.clone(), steps),
+        began,
+        done: Mutex::default(),
+        helper: &session.helper,
+        starting: Mutex::default(),
+        kept: Mutex::default(),
+    }
+}
+
+/// Every layer of the results has to be here, also those of base images that no step needed.
+fn fetch_final(
+    worker: &LocalWorker<'_>,
+    plans: &[Plan],
+    values: &[Option<Value>],
+) -> Result<(), schedule::Failure<OpError>> {
+    for plan in plans {
+        let op = plan.output.op;
+        if let Some(value) = &values[op.index()] {
+            let vertex = crate::worker::vertex(op);
+            worker.ensure(&value.chain().layers, vertex).map_err(|error| schedule::Failure { op, error })?;
+        }
+    }
+    Ok(())
+}
+
+fn failed(failure: schedule::Failure<OpError>, steps: &[PlannedStep], plans: &[Plan]) -> BuildError {
+    if matches!(failure.error, OpError::Cancelled) {
+        return BuildError::Cancelled;
+    }
+    let of = |step: &&PlannedStep| step.op == Some(failure.op) || step.also.contains(&failure.op);
+    let step = steps.iter().find(of).or_else(|| plans.iter().flat_map(|plan| &plan.steps).find(of));
+    BuildError::Step { step: step.cloned().map(Box::new), error: failure.error }
+}
+
+/// The steps of all plans; those that several platforms share are there once.
+fn distinct_steps(plans: &[Plan]) -> Vec<PlannedStep> {
+    let mut seen = HashSet::new();
+    let all = plans.iter().flat_map(|plan| &plan.steps);
+    all.filter(|step| seen.insert((step.op, step.line, step.instruction.clone()))).cloned().collect()
+}
+
+fn row(past: &Past<'_>, step: &PlannedStep, done: &HashMap<OpId, Done>) -> StepRow {
+    let done = step.op.and_then(|op| done.get(&op));
+    let (cache, reason) = outcome(done);
+    StepRow {
+        stage: stage_label(step),
+        line: u32::try_from(step.line).unwrap_or(u32::MAX),
+        instruction: step.instruction.clone(),
+        cache: match cache {
+            CacheReport::Hit => CacheUse::Hit,
+            CacheReport::Miss => CacheUse::Miss,
+            CacheReport::None => CacheUse::None,
+        },
+        reason: reason.and_then(|reason| serde_json::to_string(&reason).ok()),
+        slot: past.slot(step),
+        key: done.and_then(|done| done.key),
+        started: done.map_or(Duration::ZERO, |done| done.started),
+        duration: done.map_or(Duration::ZERO, |done| done.took),
+        layer: done.and_then(|done| done.layer),
+        layer_size: None,
+        log: done.and_then(|done| done.log),
+    }
+}
+
+fn outcome(done: Option<&Done>) -> (CacheReport, Option<crate::Reason>) {
+    match done.map(|done| &done.how) {
+        Some(How::Hit(reason)) => (CacheReport::Hit, reason.clone()),
+        Some(How::Miss(reason)) => (CacheReport::Miss, Some(reason.clone())),
+        Some(How::Worked) | None => (CacheReport::None, None),
+    }
+}
+
+fn report(
+    store: &Store,
+    steps: &[PlannedStep],
+    done: &HashMap<OpId, Done>,
+    took: Duration,
+) -> Result<Report, BuildError> {
+    let mut reports = Vec::with_capacity(steps.len());
+    let mut totals = Totals { duration_ms: millis(took), ..Totals::default() };
+    for (i, step) in steps.iter().enumerate() {
+        let done = step.op.and_then(|op| done.get(&op));
+        let (cache, reason) = outcome(done);
+        totals.hits += usize::from(cache == CacheReport::Hit);
+        totals.misses += usize::from(cache == CacheReport::Miss);
+        let layer = match done.and_then(|done| done.layer) {
+            Some(layer) => {
+                let size = store.layer_size(&layer)?.unwrap_or_default();
+                Some(LayerReport { diff_id: layer.to_string(), size })
+            }
+            None => None,
+        };
+        reports.push(StepReport {
+            id: i + 1,
+            stage: stage_label(step),
+            line: step.line,
+            instruction: step.instruction.clone(),
+            cache,
+            reason: reason.into(),
+            key: done.and_then(|done| done.key).map(|key| key.to_string()),
+            started_ms: done.map_or(0, |done| millis(done.started)),
+            duration_ms: done.map_or(0, |done| millis(done.took)),
+            layer,
+        });
+    }
+    Ok(Report { version: 1, image: ImageReport::default(), steps: reports, totals })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The image config with its layers and history. Times are the epoch when one was given, so that equal inputs give equal images;
+/// otherwise those at which the layers were made would differ from build to build, and the present is as good.
+fn assemble(output: &StageOutput, values: &[Option<Value>], epoch: Option<Time>) -> BuiltImage {
+    let chain = match &values[output.op.index()] {
+        Some(value) => value.chain().layers.to_vec(),
+        None => Vec::new(),
+    };
+    let created = match epoch {
+        Some(time) => jiff::Timestamp::new(time.secs, 0).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+        None => jiff::Timestamp::now(),
+    };
+    let mut config = output.config.clone();
+    config.created = Some(created.to_string());
+    config.rootfs = RootFs { diff_ids: chain.clone(), ..RootFs::default() };
+    config.history = output.history.iter().map(|entry| history(entry, &config, created)).collect();
+    BuiltImage { config, chain, platform: output.platform.clone() }
+}
+
+fn history(entry: &PlannedHistory, config: &ImageConfig, created: jiff::Timestamp) -> History {
+    match entry {
+        PlannedHistory::Inherited(history) => history.clone(),
+        PlannedHistory::Own { created_by, op } => History {
+            created: Some(created.to_string()),
+            created_by: Some(created_by.clone()),
+            author: config.author.clone(),
+            comment: Some("buildkit.dockerfile.v0".to_owned()),
+            empty_layer: op.is_none(),
+        },
+    }
+}
+
+/// The digest that names an image: that of its config as it is written.
+pub fn config_bytes(config: &ImageConfig) -> (Vec<u8>, Digest) {
+    let bytes = serde_json::to_vec(config).expect("a config has string keys only");
+    let digest = Digest::of(&bytes);
+    (bytes, digest)
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("project", &self.project).finish_non_exhaustive()
+    }
+}

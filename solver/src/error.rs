@@ -1,0 +1,185 @@
+//! Why a build failed. Messages are for people and name no path of the store; advice is apart from them.
+
+use cache::StoreError;
+use executor::{ExecError, Exit};
+use oci::DiffId;
+
+use crate::files::archive::ArchiveError;
+use crate::files::local::LocalError;
+use crate::files::select::SelectError;
+use crate::files::source::SourceError;
+use crate::files::staging::StagingError;
+use crate::files::write::WriteError;
+use crate::images::ImageError;
+use crate::ops::remote::RemoteError;
+use crate::plan::{PlanError, PlannedStep};
+
+/// Why an op failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpError {
+    /// The build was stopped.
+    #[error("canceled")]
+    Cancelled,
+    /// A command ended badly.
+    #[error("process {command:?} did not complete successfully: {}{}", exit_text(*exit), if *out_of_memory { ": the memory limit was reached" } else { "" })]
+    Exit {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        exit: Exit,
+        /// It was killed for want of memory.
+        out_of_memory: bool,
+        /// The last of what it printed.
+        tail: Vec<u8>,
+    },
+    /// What was to be copied could not be selected.
+    #[error("{error}")]
+    Select {
+        /// Why.
+        #[source]
+        error: SelectError,
+        /// The line of the ignore file that keeps it away, if one does.
+        ignored_by: Option<(usize, String)>,
+    },
+    /// A source can't be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The context can't be read.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// Something is in the way at the destination.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// An archive can't be unpacked.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The layer can't be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The layer can't be read.
+    #[error(transparent)]
+    View(#[from] oci::layer::ViewError),
+    /// What a step wrote is no tar.
+    #[error(transparent)]
+    Tar(#[from] oci::layer::TarError),
+    /// What a step changed can't be read.
+    #[error(transparent)]
+    Pack(#[from] oci::layer::PackError),
+    /// What a step wrote contradicts itself.
+    #[error(transparent)]
+    Resolve(#[from] oci::layer::ResolveError),
+    /// A path that no file system takes.
+    #[error(transparent)]
+    Path(#[from] oci::layer::PathError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The container could not be run.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A base image can't be had.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A download or a repository can't be had.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// A layer that the store had is gone, and nobody knows where to get it.
+    #[error("layer `{layer}` is no longer in the store")]
+    LayerGone {
+        /// Which.
+        layer: DiffId,
+    },
+    /// A user or group that the image does not know.
+    #[error("{message}")]
+    User {
+        /// What is unknown.
+        message: String,
+    },
+    /// A secret that a step requires was not given.
+    #[error("secret {id}: not found")]
+    Secret {
+        /// Its id.
+        id: String,
+    },
+    /// An agent that a step requires was not given.
+    #[error("ssh agent {id}: not found")]
+    Ssh {
+        /// Its id.
+        id: String,
+    },
+    /// A flag's value that can't be understood where it is used.
+    #[error("{message}")]
+    Setting {
+        /// What is wrong.
+        message: String,
+    },
+    /// Something of the operating system failed.
+    #[error("cannot {action}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn exit_text(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit code: {code}"),
+        Exit::Signal(signal) => format!("killed by signal {signal}"),
+    }
+}
+
+impl OpError {
+    /// Advice, where there is some.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Select { ignored_by: Some((line, text)), .. } => {
+                Some(format!("line {line} of the ignore file excludes it: `{text}`"))
+            }
+            Self::Image(error) => error.hint.clone(),
+            Self::Exec(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Secret { id } => Some(format!("pass it with --secret id={id},src=FILE")),
+            Self::Ssh { id } => Some(format!("pass it with --ssh {id}")),
+            Self::Write(WriteError::Changed { .. }) | Self::Local(LocalError::Unstable { .. }) => {
+                Some("let what writes to it finish, or keep the file out of the context".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The Dockerfile, or a flag that names something in it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A base image, at the line that names it where one does.
+    #[error("{error}")]
+    Base {
+        /// Which line of the Dockerfile.
+        line: Option<usize>,
+        /// Why.
+        #[source]
+        error: ImageError,
+        /// A stage of a similar name.
+        meant: Option<String>,
+    },
+    /// A step.
+    #[error("{error}")]
+    Step {
+        /// Which; none for work that no instruction stands for.
+        step: Option<Box<PlannedStep>>,
+        /// Why.
+        #[source]
+        error: OpError,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It was stopped.
+    #[error("canceled")]
+    Cancelled,
+}

@@ -1,0 +1,204 @@
+//! ADD unpacks archives: a tar, plain or compressed with gzip, bzip2, xz or zstd, becomes a tree to copy from. It is read as if it
+//! were a layer, so nothing in it can name anything outside of itself.
+
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use oci::layer::{ChainView, Index, IndexError, Kind, LayerPath, ResolveError, TarError, WriteIndexError};
+
+use super::copy::{self, Placement};
+use super::select::Root;
+use super::source::{Entry, Source, SourceError};
+use super::staging::{Content, LinkGroups, Node, Origin, Staging, StagingError, What};
+
+/// Bytes an archive may unpack to: a guard against bombs, far above any real one.
+const SIZE_LIMIT: u64 = 64 << 30;
+
+/// Why an archive was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It is damaged, or hostile.
+    #[error("cannot unpack `{path}`")]
+    Tar {
+        /// Its path in the source.
+        path: String,
+        /// Why.
+        source: TarError,
+    },
+    /// Its entries contradict each other.
+    #[error("cannot unpack `{path}`")]
+    Resolve {
+        /// Its path in the source.
+        path: String,
+        /// Why.
+        source: ResolveError,
+    },
+    /// It can't be read or decompressed.
+    #[error("cannot unpack `{path}`")]
+    Read {
+        /// Its path in the source.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It unpacks to more than [`SIZE_LIMIT`].
+    #[error("`{path}` unpacks to more than 64 GiB")]
+    TooLarge {
+        /// Its path in the source.
+        path: String,
+    },
+    /// Its files can't be indexed.
+    #[error(transparent)]
+    Index(#[from] WriteIndexError),
+    /// Its index can't be read back.
+    #[error(transparent)]
+    ReadIndex(#[from] IndexError),
+    /// Something is in the way.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// The source can't be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+/// Compressions that are recognised by their first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Codec {
+    None,
+    Gzip,
+    Bzip2,
+    Xz,
+    Zstd,
+}
+
+fn codec(start: &[u8]) -> Codec {
+    match start {
+        [0x1f, 0x8b, 0x08, ..] => Codec::Gzip,
+        [b'B', b'Z', b'h', ..] => Codec::Bzip2,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Codec::Xz,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Codec::Zstd,
+        _ => Codec::None,
+    }
+}
+
+fn decompressed<'a>(reader: impl BufRead + 'a, codec: Codec) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match codec {
+        Codec::None => Box::new(reader),
+        Codec::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
+        Codec::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
+        Codec::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(reader)),
+        Codec::Zstd => Box::new(zstd::Decoder::with_buffer(reader)?),
+    })
+}
+
+/// The files of `root` as a tree, when it is an archive. It is spooled to a nameless file in `scratch` meanwhile.
+///
+/// # Errors
+/// [`ArchiveError`].
+pub(crate) fn open(source: &Source, root: &Root, scratch: &Path) -> Result<Option<Source>, ArchiveError> {
+    let Kind::File { .. } = root.top.kind else { return Ok(None) };
+    let path = root.top.path.to_string();
+    let unreadable = |source| ArchiveError::Read { path: path.clone(), source };
+    if !is_archive(source, &root.top.path)? {
+        return Ok(None);
+    }
+    let mut reader = BufReader::with_capacity(256 * 1024, source.open(&root.top.path)?);
+    let codec = codec(reader.fill_buf().map_err(unreadable)?);
+    let plain = decompressed(reader, codec).map_err(unreadable)?.take(SIZE_LIMIT + 1);
+    let mut spool = tempfile::tempfile_in(scratch).map_err(unreadable)?;
+    let mut out = io::BufWriter::new(&mut spool);
+    let ingested =
+        oci::layer::ingest(plain, &mut out).map_err(|source| ArchiveError::Tar { path: path.clone(), source })?;
+    out.into_inner().map_err(|error| unreadable(error.into_error()))?;
+    if ingested.size > SIZE_LIMIT {
+        return Err(ArchiveError::TooLarge { path });
+    }
+    spool.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+    let resolved = oci::layer::resolve(&ingested.entries, &ChainView::new(Vec::new()))
+        .map_err(|source| ArchiveError::Resolve { path: path.clone(), source })?;
+    let index = Index::new(oci::layer::write_index(&resolved.tree, &spool)?)?;
+    Ok(Some(Source::Layers(ChainView::new(vec![(Arc::new(index), Arc::new(spool))]))))
+}
+
+/// A tar by its first header, after decompression; what only looks compressed is a file like any other.
+fn is_archive(source: &Source, path: &LayerPath) -> Result<bool, SourceError> {
+    let unreadable = |source| SourceError::Read { path: path.to_string(), source };
+    let mut reader = BufReader::new(source.open(path)?);
+    let codec = codec(reader.fill_buf().map_err(unreadable)?);
+    let mut block = Vec::new();
+    match decompressed(reader, codec).and_then(|reader| reader.take(512).read_to_end(&mut block)) {
+        Ok(_) => Ok(is_tar_header(&block)),
+        Err(_) if codec != Codec::None => Ok(false),
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+/// True for a block whose checksum is right (ustar, POSIX 1003.1 `pax`): both the signed and the unsigned sum are in use.
+fn is_tar_header(block: &[u8]) -> bool {
+    const CHECKSUM: std::ops::Range<usize> = 148..156;
+    if block.len() < 512 || block.iter().all(|b| *b == 0) {
+        return false;
+    }
+    let digits = block[CHECKSUM].iter().skip_while(|b| **b == b' ').take_while(|b| (b'0'..=b'7').contains(*b));
+    let stored = digits.fold(0_i64, |sum, digit| sum * 8 + i64::from(digit - b'0'));
+    let byte = |i: usize| if CHECKSUM.contains(&i) { b' ' } else { block[i] };
+    let unsigned: i64 = (0..512).map(|i| i64::from(byte(i))).sum();
+    let signed: i64 = (0..512).map(|i| i64::from(byte(i).cast_signed())).sum();
+    stored == unsigned || stored == signed
+}
+
+/// Puts the files of an archive, source number `number`, at the destination, which is a directory. They replace what is there.
+///
+/// # Errors
+/// [`ArchiveError`]; the staging is of no use then.
+pub(crate) fn place(
+    staging: &mut Staging,
+    number: usize,
+    archive: &Source,
+    placement: &Placement,
+) -> Result<(), ArchiveError> {
+    let dest = format!("{}/", placement.dest.trim_end_matches('/'));
+    let top = copy::prepare(staging, &dest, true, b"", placement)?;
+    let mut links = LinkGroups::default();
+    for entry in archive.walk(&LayerPath::root())?.iter() {
+        put(staging, &top, number, entry, placement, &mut links)?;
+    }
+    Ok(())
+}
+
+fn put(
+    staging: &mut Staging,
+    top: &LayerPath,
+    number: usize,
+    entry: &Entry,
+    placement: &Placement,
+    links: &mut LinkGroups,
+) -> Result<(), ArchiveError> {
+    // A link in the tree below that stands where the archive has a directory is followed, inside the tree.
+    let above = top.join(entry.path.parent().unwrap_or_default()).map_err(StagingError::from)?;
+    let above = staging.resolve(above.as_bytes(), true)?;
+    let path = above.join(entry.path.name().unwrap_or_default()).map_err(StagingError::from)?;
+    let mut attrs = entry.attrs.clone();
+    if let Some((uid, gid)) = placement.owner {
+        (attrs.uid, attrs.gid) = (uid, gid);
+    }
+    let there = staging.get(&staging.resolve(path.as_bytes(), true)?)?;
+    let what = match entry.kind {
+        Kind::Dir if there.is_some_and(|found| found.is_dir()) => {
+            let real = staging.resolve(path.as_bytes(), true)?;
+            return Ok(staging.set_dir_attrs(&real, attrs)?);
+        }
+        Kind::Dir => What::Dir { opaque: false },
+        Kind::Symlink => What::Symlink(entry.target.clone()),
+        Kind::File { size } => What::File(Content {
+            size,
+            from: Origin::Source(number, entry.path.clone()),
+            digest: None,
+            link_group: entry.link.map(|id| links.group(id)),
+        }),
+        special @ (Kind::Char(_) | Kind::Block(_) | Kind::Fifo) => What::Special(special),
+    };
+    staging.put(&path, Node { attrs, what });
+    Ok(())
+}

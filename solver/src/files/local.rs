@@ -1,0 +1,341 @@
+//! A build context in place: a directory of the user's machine, seen through its ignore file. Directories are walked in parallel
+//! and only where something asks; content digests come out of the stat cache where it can be trusted.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cache::{ContentDigest, FileStat, StatCache};
+use oci::layer::{Attrs, Device, Kind, LayerPath, PathError, Time};
+use parser::dockerignore::IgnoreFile;
+use rayon::prelude::*;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::single;
+use super::source::Entry;
+
+/// Symbolic links followed in one path before it counts as a loop (path_resolution(7)).
+const LINK_LIMIT: usize = 40;
+/// How often a file that changes while it is read is read again.
+const ATTEMPTS: usize = 5;
+
+/// A directory to copy from.
+pub struct LocalDir {
+    root: PathBuf,
+    fd: OwnedFd,
+    ignore: Option<IgnoreFile>,
+    stats: Option<StatCache>,
+    walks: Mutex<HashMap<LayerPath, Arc<Vec<Entry>>>>,
+}
+
+/// A context that can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// A file or directory of it.
+    #[error("cannot read `{path}` of the build context")]
+    Io {
+        /// Path in the context.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The context itself.
+    #[error("cannot open the build context `{path}`")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is being written all the time.
+    #[error("`{path}` of the build context keeps changing while it is read")]
+    Unstable {
+        /// Path in the context.
+        path: String,
+    },
+    /// A path of too many links.
+    #[error("too many symbolic links in `{path}`")]
+    Loop {
+        /// Path in the context.
+        path: String,
+    },
+    /// A path that no file system takes.
+    #[error(transparent)]
+    Path(#[from] PathError),
+}
+
+impl fmt::Debug for LocalDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalDir").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl LocalDir {
+    /// Opens a context. Without a stat cache every digest is computed anew.
+    ///
+    /// # Errors
+    /// [`LocalError::Open`].
+    pub fn open_root(
+        root: &Path,
+        ignore: Option<IgnoreFile>,
+        stats: Option<StatCache>,
+    ) -> Result<Self, LocalError> {
+        let fd = rustix::fs::open(root, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
+            .map_err(|errno| LocalError::Open { path: root.to_owned(), source: errno.into() })?;
+        Ok(Self { root: root.to_owned(), fd, ignore, stats, walks: Mutex::default() })
+    }
+
+    /// The ignore file in force.
+    pub fn ignore(&self) -> Option<&IgnoreFile> {
+        self.ignore.as_ref()
+    }
+
+    /// The line of the ignore file that keeps `text` out of the context, if one does.
+    pub fn ignored_by(&self, text: &str) -> Option<(usize, String)> {
+        let path = LayerPath::parse(text).ok()?;
+        let there = rustix::fs::statat(&self.fd, os_path(&path), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let decision = self.ignore.as_ref()?.matches(&path);
+        let line = decision.by.filter(|_| there && decision.ignored)?;
+        Some((line.line, line.text.clone()))
+    }
+
+    /// Keeps what was learned about digests for the next build.
+    ///
+    /// # Errors
+    /// When the stat cache can't be written; nothing else is lost.
+    pub fn save_stats(&self) -> Result<(), cache::StoreError> {
+        self.stats.as_ref().map_or(Ok(()), StatCache::save)
+    }
+
+    /// What stands at `path`; none when there is nothing or it is ignored.
+    ///
+    /// # Errors
+    /// [`LocalError::Io`].
+    pub fn lookup(&self, path: &LayerPath) -> Result<Option<Entry>, LocalError> {
+        let stat = match rustix::fs::statat(&self.fd, os_path(path), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(errno) => return Err(io(path, errno)),
+        };
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if !path.is_root() && self.ignore.as_ref().is_some_and(|ignore| ignore.matches(&path).ignored) {
+            let reopened = is_dir && self.ignore.as_ref().is_some_and(|i| i.may_match_inside(path));
+            if !reopened || self.walk(path)?.is_empty() {
+                return Ok(None);
+            }
+        }
+        self.entry(&self.fd, os_path(path), path.clone(), &stat)
+    }
+
+    /// Everything below `dir` that is not ignored, parents first, siblings in byte order. Walked once.
+    ///
+    /// # Errors
+    /// [`LocalError::Io`]: a directory that can't be read, unless it is ignored.
+    pub fn walk(&self, dir: &LayerPath) -> Result<Arc<Vec<Entry>>, LocalError> {
+        if let Some(known) = self.walks.lock().unwrap_or_else(PoisonError::into_inner).get(dir) {
+            return Ok(Arc::clone(known));
+        }
+        let fd = open_dir(&self.fd, os_path(dir)).map_err(|errno| io(dir, errno))?;
+        let entries = Arc::new(self.walk_dir(&fd, dir)?);
+        let mut walks = self.walks.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(walks.entry(dir.clone()).or_insert(entries)))
+    }
+
+    fn walk_dir(&self, fd: &OwnedFd, dir: &LayerPath) -> Result<Vec<Entry>, LocalError> {
+        let mut names = read_names(fd).map_err(|errno| io(dir, errno))?;
+        names.sort_unstable();
+        let mut groups: Vec<Vec<Entry>> = Vec::with_capacity(names.len());
+        let mut dirs = Vec::new();
+        for name in names {
+            let path = dir.join(&name)?;
+            let ignored = self.ignore.as_ref().is_some_and(|ignore| ignore.matches(&path).ignored);
+            if ignored && !self.ignore.as_ref().is_some_and(|ignore| ignore.may_match_inside(&path)) {
+                continue;
+            }
+            let name = OsStr::from_bytes(&name);
+            let stat = match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(io(&path, errno)),
+            };
+            let Some(entry) = self.entry(fd, name, path, &stat)? else { continue };
+            if entry.is_dir() {
+                dirs.push((groups.len(), entry.path.clone(), name.to_owned(), ignored));
+            } else if ignored {
+                continue;
+            }
+            groups.push(vec![entry]);
+        }
+        let below: Vec<Vec<Entry>> = dirs
+            .par_iter()
+            .map(|(_, path, name, _)| {
+                let fd = open_dir(fd, name).map_err(|errno| io(path, errno))?;
+                self.walk_dir(&fd, path)
+            })
+            .collect::<Result<_, _>>()?;
+        for ((group, _, _, ignored), below) in dirs.iter().zip(below) {
+            match (*ignored, below.is_empty()) {
+                (true, true) => groups[*group].clear(),
+                _ => groups[*group].extend(below),
+            }
+        }
+        Ok(groups.into_iter().flatten().collect())
+    }
+
+    fn entry(
+        &self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        path: LayerPath,
+        stat: &Stat,
+    ) -> Result<Option<Entry>, LocalError> {
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File { size },
+            FileType::Directory => Kind::Dir,
+            FileType::Symlink => Kind::Symlink,
+            FileType::Fifo => Kind::Fifo,
+            FileType::CharacterDevice => Kind::Char(device(stat.st_rdev)),
+            FileType::BlockDevice => Kind::Block(device(stat.st_rdev)),
+            _ => return Ok(None),
+        };
+        let target = match kind {
+            Kind::Symlink => {
+                rustix::fs::readlinkat(dir, name, Vec::new()).map_err(|errno| io(&path, errno))?.into_bytes()
+            }
+            _ => Vec::new(),
+        };
+        let xattrs = match kind {
+            Kind::File { .. } | Kind::Dir => super::xattrs::read(dir, name).map_err(|errno| io(&path, errno))?,
+            _ => std::collections::BTreeMap::new(),
+        };
+        let mtime = Time { secs: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+        let link = (stat.st_nlink > 1 && matches!(kind, Kind::File { .. })).then_some((stat.st_dev, stat.st_ino));
+        let attrs = Attrs { mode: stat.st_mode & 0o7777, uid: 0, gid: 0, mtime, xattrs };
+        Ok(Some(Entry { path, kind, attrs, link, target }))
+    }
+
+    /// The real path behind `path`: links are followed inside the context, the last one only when `follow_last`.
+    ///
+    /// # Errors
+    /// [`LocalError::Loop`] or [`LocalError::Io`].
+    pub fn resolve(&self, path: &LayerPath, follow_last: bool) -> Result<LayerPath, LocalError> {
+        let mut left: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+        let mut at = LayerPath::root();
+        let mut links = 0;
+        while let Some(component) = left.pop() {
+            match component.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    at = at.parent().unwrap_or_default();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = at.join(&component)?;
+            let is_last = left.iter().all(|c| c.is_empty() || c == b".");
+            let target = match rustix::fs::readlinkat(&self.fd, os_path(&next), Vec::new()) {
+                Ok(target) if !is_last || follow_last => target.into_bytes(),
+                Ok(_) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => {
+                    at = next;
+                    continue;
+                }
+                Err(errno) => return Err(io(&next, errno)),
+            };
+            links += 1;
+            if links > LINK_LIMIT {
+                return Err(LocalError::Loop { path: path.to_string() });
+            }
+            if target.starts_with(b"/") {
+                at = LayerPath::root();
+            }
+            left.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+        }
+        Ok(at)
+    }
+
+    /// Content digests of the regular files among `entries`, in order.
+    ///
+    /// # Errors
+    /// [`LocalError::Unstable`] for a file that never holds still, [`LocalError::Io`].
+    pub fn digests(&self, entries: &[Entry]) -> Result<Vec<Option<ContentDigest>>, LocalError> {
+        entries
+            .par_iter()
+            .with_min_len(64)
+            .map(|entry| match entry.kind {
+                Kind::File { .. } => self.digest(&entry.path).map(Some),
+                _ => Ok(None),
+            })
+            .collect()
+    }
+
+    fn digest(&self, path: &LayerPath) -> Result<ContentDigest, LocalError> {
+        let stat = rustix::fs::statat(&self.fd, os_path(path), AtFlags::SYMLINK_NOFOLLOW);
+        let stat = FileStat::from(&stat.map_err(|errno| io(path, errno))?);
+        if let Some(known) = self.stats.as_ref().and_then(|stats| stats.get(path.as_bytes(), &stat)) {
+            return Ok(known);
+        }
+        for _ in 0..ATTEMPTS {
+            let file = self.open(path)?;
+            let before = FileStat::from(&rustix::fs::fstat(&file).map_err(|errno| io(path, errno))?);
+            let digest = single::digest(&mut &file).map_err(|source| LocalError::Io { path: path.to_string(), source })?;
+            let after = FileStat::from(&rustix::fs::fstat(&file).map_err(|errno| io(path, errno))?);
+            if before == after {
+                if let Some(stats) = &self.stats {
+                    stats.insert(path.as_bytes(), &after, digest);
+                }
+                return Ok(digest);
+            }
+        }
+        Err(LocalError::Unstable { path: path.to_string() })
+    }
+
+    /// Opens a regular file of the context; a link in its place is refused.
+    ///
+    /// # Errors
+    /// [`LocalError::Io`].
+    pub fn open(&self, path: &LayerPath) -> Result<File, LocalError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(&self.fd, os_path(path), flags, Mode::empty());
+        fd.map(File::from).map_err(|errno| io(path, errno))
+    }
+}
+
+fn device(number: u64) -> Device {
+    Device { major: rustix::fs::major(number), minor: rustix::fs::minor(number) }
+}
+
+fn read_names(fd: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
+    let mut names = Vec::new();
+    let mut dir = rustix::fs::RawDir::new(fd, &mut buffer);
+    while let Some(entry) = dir.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+fn open_dir(at: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::openat(at, name, flags, Mode::empty())
+}
+
+/// A path for `*at` calls relative to the context; the root is `.`.
+fn os_path(path: &LayerPath) -> &OsStr {
+    if path.is_root() { OsStr::new(".") } else { OsStr::from_bytes(path.as_bytes()) }
+}
+
+fn io(path: &LayerPath, errno: Errno) -> LocalError {
+    LocalError::Io { path: path.to_string(), source: errno.into() }
+}

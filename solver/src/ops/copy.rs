@@ -1,0 +1,238 @@
+//! COPY and ADD: definition, key, and how the layer is made. Nothing is mounted: files stream from where they are into the layer.
+
+use std::io::{Read, Write};
+
+use cache::ContentDigest;
+use oci::ChainId;
+use oci::layer::{ChainView, Time};
+use parser::chmod::Chmod;
+
+use crate::error::OpError;
+use crate::files::archive;
+use crate::files::copy::{self, Placement};
+use crate::files::select::{self, Pattern, Root, SelectError};
+use crate::files::source::Source;
+use crate::files::staging::Staging;
+use crate::files::write;
+use crate::graph::OpId;
+use crate::key::Manifest;
+use crate::now;
+use crate::users;
+use crate::worker::{Chain, LocalWorker, Made, Step, Value, vertex};
+
+/// Files copied onto a chain. Inputs: the chain, then the trees that sources name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CopyOp {
+    /// What is copied, in order.
+    pub sources: Vec<CopySource>,
+    /// Absolute; a trailing slash makes it a directory.
+    pub dest: String,
+    /// `--chown`, names unresolved.
+    pub owner: Option<String>,
+    /// `--chmod`.
+    pub chmod: Option<Chmod>,
+    /// `--link`: the layer does not depend on what is below.
+    pub link: bool,
+    /// What happens to archives.
+    pub unpack: Unpack,
+    /// Time of directories that are made; the present when none.
+    pub epoch: Option<Time>,
+}
+
+/// One source of a COPY.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CopySource {
+    /// Paths of a tree.
+    Tree {
+        /// Which input.
+        input: usize,
+        /// What of it.
+        pattern: Pattern,
+    },
+    /// A file fetched by http.
+    Download {
+        /// Which input.
+        input: usize,
+    },
+    /// A heredoc.
+    Inline {
+        /// The file's name.
+        name: String,
+        /// Its bytes.
+        content: String,
+    },
+}
+
+/// Which archives are unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unpack {
+    /// None: COPY, `--unpack=false`.
+    Never,
+    /// Those of the context: ADD.
+    LocalArchives,
+    /// All, downloads too: `--unpack=true`.
+    Archives,
+}
+
+/// A selected file or directory with the digests of its files: its own first, then those below.
+type Selected = (Root, Vec<Option<ContentDigest>>);
+
+/// What one source came to.
+struct Chosen {
+    /// Number of its tree among the sources.
+    tree: usize,
+    roots: Vec<Selected>,
+    /// Archives among the roots are unpacked.
+    unpack: bool,
+}
+
+impl CopyOp {
+    pub(crate) fn work(&self, worker: &LocalWorker<'_>, id: OpId, inputs: &[Value]) -> Result<Value, OpError> {
+        worker.started(id);
+        let below = inputs[0].chain();
+        let mut trees = Vec::new();
+        for input in &inputs[1..] {
+            trees.push(worker.files(input, vertex(id))?);
+        }
+        let chosen = self.choose(&mut trees)?;
+        let lists = self.lists(&chosen);
+        let upstream_ran = inputs.iter().any(Value::ran);
+        let step = Step { id, manifest: self.manifest(below, &lists), lists, below, upstream_ran };
+        worker.step(step, |_: &mut (dyn Write + Send)| {
+            let view = if self.link { ChainView::new(Vec::new()) } else { worker.view(&below.layers, vertex(id))? };
+            self.make(worker, id, view, &trees, &chosen)
+        })
+    }
+
+    /// Every field but the times is in the manifest: what is selected stands in the lists, with the modes and owners it
+    /// ends up with.
+    fn manifest(&self, below: &Chain, lists: &[String]) -> Manifest {
+        let Self { sources, dest, owner, chmod, link, unpack, epoch: _ } = self;
+        let mut manifest = Manifest::new("copy");
+        if *link {
+            manifest.line("link", "true");
+        } else {
+            manifest.line("base", ChainId::of(&below.layers).map_or("scratch".to_owned(), |id| id.to_string()));
+        }
+        manifest.line("dest", dest);
+        if let Some(owner) = owner {
+            manifest.line("chown", owner);
+        }
+        if let Some(chmod) = chmod {
+            manifest.line("chmod", format!("{chmod:?}"));
+        }
+        if sources.iter().any(|source| !matches!(source, CopySource::Inline { .. })) && *unpack != Unpack::Never {
+            manifest.line("unpack", format!("{unpack:?}"));
+        }
+        for list in lists {
+            manifest.line("files", oci::Digest::of(list));
+        }
+        manifest
+    }
+
+    /// Selects the files and digests their contents. Heredocs and downloads become trees of one file.
+    fn choose(&self, trees: &mut Vec<Source>) -> Result<Vec<Chosen>, OpError> {
+        let mut chosen = Vec::new();
+        for source in &self.sources {
+            match source {
+                CopySource::Tree { input, pattern } => {
+                    let tree = &trees[input - 1];
+                    let mut roots = Vec::new();
+                    for root in select::select(tree, pattern).map_err(|error| explain(tree, pattern, error))? {
+                        roots.push(with_digests(tree, root)?);
+                    }
+                    chosen.push(Chosen { tree: input - 1, roots, unpack: self.unpack != Unpack::Never });
+                }
+                CopySource::Download { input } => {
+                    let tree = &trees[input - 1];
+                    let mut roots = Vec::new();
+                    for root in tree.single_file() {
+                        roots.push(with_digests(tree, root)?);
+                    }
+                    chosen.push(Chosen { tree: input - 1, roots, unpack: self.unpack == Unpack::Archives });
+                }
+                CopySource::Inline { name, content } => {
+                    let time = self.epoch.unwrap_or_else(now);
+                    let tree = Source::inline(name, content.as_bytes(), time)?;
+                    let roots = tree.single_file().into_iter().map(|root| with_digests(&tree, root));
+                    let roots = roots.collect::<Result<_, _>>()?;
+                    trees.push(tree);
+                    chosen.push(Chosen { tree: trees.len() - 1, roots, unpack: false });
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn placement(&self, owner: Option<(u32, u32)>, time: Time) -> Placement {
+        Placement { dest: self.dest.clone(), owner, chmod: self.chmod.clone(), now: time }
+    }
+
+    /// One printable list of files a source. The owner is in it as far as it can be told without the image.
+    fn lists(&self, chosen: &[Chosen]) -> Vec<String> {
+        let owner = self.owner.as_ref().map(|_| (0, 0));
+        let placement = self.placement(owner, Time::default());
+        chosen.iter().map(|chosen| select::list(&chosen.roots, |entry| placement.result(entry))).collect()
+    }
+
+    fn make(
+        &self,
+        worker: &LocalWorker<'_>,
+        id: OpId,
+        view: ChainView,
+        trees: &[Source],
+        chosen: &[Chosen],
+    ) -> Result<Made, OpError> {
+        let mut staging = Staging::new(view);
+        let owner = match &self.owner {
+            Some(owner) if staging.has_no_base() && users::has_names(owner) => {
+                let message = format!("user {owner:?} can't be looked up: there is no /etc/passwd below");
+                return Err(OpError::User { message });
+            }
+            Some(owner) => Some(users::owner(&staging, owner)?),
+            None => None,
+        };
+        let placement = self.placement(owner, self.epoch.unwrap_or_else(|| newest(chosen)));
+        let mut trees = trees.to_vec();
+        for Chosen { tree, roots, unpack } in chosen {
+            for (root, digests) in roots {
+                let archive = if *unpack { archive::open(&trees[*tree], root, worker.store.root())? } else { None };
+                match archive {
+                    Some(archive) => {
+                        archive::place(&mut staging, trees.len(), &archive, &placement)?;
+                        trees.push(archive);
+                    }
+                    None => copy::place(&mut staging, *tree, root, digests, &placement)?,
+                }
+            }
+        }
+        let reuse = worker.earlier_files(id, &self.dest)?;
+        let known = |digest: &ContentDigest| -> Option<Box<dyn Read + '_>> { reuse.open(digest) };
+        let draft = worker.store.draft_layer()?;
+        let (draft, finished) = write::write(&staging, &trees, &known, draft)?;
+        Ok(Made { draft, finished, since: None, log: None })
+    }
+}
+
+/// The latest time among the selected files. Directories made on the way get it: equal inputs then give equal layers.
+fn newest(chosen: &[Chosen]) -> Time {
+    let roots = chosen.iter().flat_map(|chosen| &chosen.roots);
+    let times = roots.flat_map(|(root, _)| [&root.top].into_iter().chain(root.below.iter().map(|(_, entry)| entry)));
+    times.map(|entry| entry.attrs.mtime).max().unwrap_or_default()
+}
+
+fn with_digests(tree: &Source, root: Root) -> Result<Selected, OpError> {
+    let mut digests = tree.digests(std::slice::from_ref(&root.top))?;
+    let below: Vec<_> = root.below.iter().map(|(_, entry)| entry.clone()).collect();
+    digests.extend(tree.digests(&below)?);
+    Ok((root, digests))
+}
+
+/// Says which line of the ignore file keeps a missing source away, when one does.
+fn explain(tree: &Source, pattern: &Pattern, error: SelectError) -> OpError {
+    let ignored_by = match (tree, &error) {
+        (Source::Local(dir), SelectError::Missing { .. }) => dir.ignored_by(&pattern.text),
+        _ => None,
+    };
+    OpError::Select { error, ignored_by }
+}

@@ -1,0 +1,240 @@
+//! COPY and ADD: what is copied from where to where, as ops. Pure; nothing is looked at on disk.
+
+use parser::chmod::Chmod;
+use parser::{AddInstr, CopyFiles, CopyInstr, Heredoc, Spanned, Word};
+
+use super::lower::Lowering;
+use super::stage::{Place, Stage};
+use super::{MainContext, PlanError};
+use crate::files::select::Pattern;
+use crate::graph::OpId;
+use crate::ops::{CopyOp, CopySource, GitOp, HttpOp, OpKind, Unpack};
+
+impl Stage {
+    pub(crate) fn copy(
+        &mut self,
+        lowering: &mut Lowering<'_>,
+        copy: &CopyInstr,
+        place: Place<'_>,
+    ) -> Result<OpId, PlanError> {
+        let from = match &copy.from {
+            Some(from) => Some(lowering.from_reference(self, from, place)?),
+            None => None,
+        };
+        let mut plan = self.start(lowering, &copy.files, place)?;
+        plan.parents = copy.parents;
+        for word in &copy.files.sources {
+            let path = self.expand(lowering, word, place)?;
+            if is_remote(&path) {
+                let error = place.error(format!("source can't be a git ref or a URL for COPY: `{path}`"), word.span);
+                return Err(error.with_help("ADD fetches files and repositories").into());
+            }
+            let tree = match from {
+                Some(from) => from,
+                None => lowering.main_context(place, word.span)?,
+            };
+            plan.path(tree, path, &copy.files);
+        }
+        self.finish(lowering, plan, &copy.files, place)
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        lowering: &mut Lowering<'_>,
+        add: &AddInstr,
+        place: Place<'_>,
+    ) -> Result<OpId, PlanError> {
+        let mut plan = self.start(lowering, &add.files, place)?;
+        plan.unpack = match add.unpack {
+            None => Unpack::LocalArchives,
+            Some(true) => Unpack::Archives,
+            Some(false) => Unpack::Never,
+        };
+        let checksum = match &add.checksum {
+            Some(word) => Some((self.expand(lowering, word, place)?, word.span)),
+            None => None,
+        };
+        for word in &add.files.sources {
+            let path = self.expand(lowering, word, place)?;
+            if let Some(git) = GitOp::parse(&path) {
+                plan.add_git(lowering, git, add, checksum.as_ref(), place)?;
+            } else if path.starts_with("http://") || path.starts_with("https://") {
+                plan.add_http(lowering, path, checksum.as_ref(), place, word)?;
+            } else {
+                if let Some((_, span)) = &checksum {
+                    return Err(place.error("checksum requires HTTP(S) or Git sources", *span).into());
+                }
+                let tree = lowering.main_context(place, word.span)?;
+                plan.path(tree, path, &add.files);
+            }
+        }
+        self.finish(lowering, plan, &add.files, place)
+    }
+
+    fn start(&self, lowering: &mut Lowering<'_>, files: &CopyFiles, place: Place<'_>) -> Result<CopyPlan, PlanError> {
+        let dest = self.expand(lowering, &files.dest, place)?;
+        let slash = dest.is_empty() || dest == "." || dest.ends_with('/') || dest.ends_with("/.");
+        let mut path = self.absolute(&dest);
+        if slash && !dest.is_empty() && path != "/" {
+            path.push('/');
+        }
+        Ok(CopyPlan { inputs: Vec::new(), sources: Vec::new(), dest: path, parents: false, unpack: Unpack::Never })
+    }
+
+    fn finish(
+        &self,
+        lowering: &mut Lowering<'_>,
+        mut plan: CopyPlan,
+        files: &CopyFiles,
+        place: Place<'_>,
+    ) -> Result<OpId, PlanError> {
+        for heredoc in &files.heredocs {
+            plan.sources.push(self.heredoc(lowering, heredoc, place)?);
+        }
+        let owner = match &files.chown {
+            Some(word) => Some(self.expand(lowering, word, place)?).filter(|owner| !owner.is_empty()),
+            None => None,
+        };
+        let chmod = match &files.chmod {
+            Some(word) => Some(self.chmod(lowering, word, place)?),
+            None => None,
+        };
+        let op = CopyOp {
+            sources: plan.sources,
+            dest: plan.dest,
+            owner,
+            chmod,
+            link: files.link,
+            unpack: plan.unpack,
+            epoch: lowering.request.epoch,
+        };
+        let inputs = [vec![self.op], plan.inputs].concat();
+        Ok(lowering.graph.add(OpKind::Copy(op), inputs))
+    }
+
+    fn chmod(&self, lowering: &mut Lowering<'_>, word: &Word, place: Place<'_>) -> Result<Chmod, PlanError> {
+        let text = self.expand(lowering, word, place)?;
+        Chmod::parse(&text).map_err(|error| place.error(error.to_string(), word.span).into())
+    }
+
+    fn heredoc(&self, lowering: &mut Lowering<'_>, heredoc: &Heredoc, place: Place<'_>) -> Result<CopySource, PlanError> {
+        let mut content = heredoc.content();
+        if heredoc.expand {
+            let env = |name: &str| self.scope.get(name).map(str::to_owned);
+            let expanded = parser::expand::expand_heredoc(&content, &env)
+                .map_err(|error| PlanError::from(place.error(error.to_string(), heredoc.body_span)))?;
+            lowering.undefined(self, &expanded.vars, heredoc.body_span, place);
+            content = expanded.text;
+        }
+        Ok(CopySource::Inline { name: heredoc.name.clone(), content })
+    }
+}
+
+/// A COPY or ADD in the making.
+struct CopyPlan {
+    inputs: Vec<OpId>,
+    sources: Vec<CopySource>,
+    dest: String,
+    parents: bool,
+    unpack: Unpack,
+}
+
+impl CopyPlan {
+    /// The number of `op` among the inputs, where the base is number 0.
+    fn input(&mut self, op: OpId) -> usize {
+        let position = self.inputs.iter().position(|input| *input == op).unwrap_or_else(|| {
+            self.inputs.push(op);
+            self.inputs.len() - 1
+        });
+        position + 1
+    }
+
+    fn path(&mut self, tree: OpId, text: String, files: &CopyFiles) {
+        let input = self.input(tree);
+        let exclude = files.excludes.iter().map(|pattern| pattern.value.clone()).collect();
+        self.sources.push(CopySource::Tree { input, pattern: Pattern { text, parents: self.parents, exclude } });
+    }
+
+    fn add_git(
+        &mut self,
+        lowering: &mut Lowering<'_>,
+        mut git: GitOp,
+        add: &AddInstr,
+        checksum: Option<&(String, parser::Span)>,
+        place: Place<'_>,
+    ) -> Result<(), PlanError> {
+        if add.unpack == Some(true) {
+            return Err(place.error("unpack can't be used with a git source", place.span).into());
+        }
+        if let Some(keep) = add.keep_git_dir {
+            git.keep_git_dir = keep;
+        }
+        if let Some((commit, _)) = checksum {
+            git.commit = Some(commit.clone());
+        }
+        let op = lowering.graph.add(OpKind::Git(git), vec![]);
+        let text = "/".to_owned();
+        let input = self.input(op);
+        let exclude = add.files.excludes.iter().map(|pattern| pattern.value.clone()).collect();
+        self.sources.push(CopySource::Tree { input, pattern: Pattern { text, parents: false, exclude } });
+        Ok(())
+    }
+
+    fn add_http(
+        &mut self,
+        lowering: &mut Lowering<'_>,
+        url: String,
+        checksum: Option<&(String, parser::Span)>,
+        place: Place<'_>,
+        word: &Word,
+    ) -> Result<(), PlanError> {
+        let checksum = match checksum {
+            None => None,
+            Some((text, span)) => {
+                Some(text.parse().map_err(|e: oci::DigestError| PlanError::from(place.error(e.to_string(), *span)))?)
+            }
+        };
+        if self.dest.ends_with('/') && url_file_name(&url).is_none() {
+            let error = place.error(format!("cannot tell a file name from `{url}`"), word.span);
+            return Err(error.with_help("name the file in the destination").into());
+        }
+        let op = lowering.graph.add(OpKind::Http(HttpOp { url, checksum }), vec![]);
+        let input = self.input(op);
+        self.sources.push(CopySource::Download { input });
+        Ok(())
+    }
+}
+
+/// The last part of a URL's path, which a download is called by.
+pub(crate) fn url_file_name(url: &str) -> Option<&str> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (_, path) = rest.split_once('/')?;
+    path.rsplit('/').next().filter(|name| !name.is_empty())
+}
+
+fn is_remote(path: &str) -> bool {
+    path.starts_with("http://") || path.starts_with("https://") || GitOp::parse(path).is_some()
+}
+
+impl Lowering<'_> {
+    /// The op of the main build context.
+    pub(crate) fn main_context(&mut self, place: Place<'_>, span: parser::Span) -> Result<OpId, PlanError> {
+        match &self.request.main_context {
+            MainContext::Local(name) => {
+                let local = crate::ops::LocalOp { name: name.clone() };
+                Ok(self.graph.add(OpKind::Local(local), vec![]))
+            }
+            MainContext::None => {
+                let error = place.error("there is no build context to copy from", span);
+                Err(error.with_help("the Dockerfile came on standard input; use `-f - PATH` to add a context").into())
+            }
+        }
+    }
+
+    /// What `--from` names.
+    fn from_reference(&mut self, stage: &Stage, from: &Spanned<String>, place: Place<'_>) -> Result<OpId, PlanError> {
+        let named = parser::stages::resolve_stage_ref(self.dockerfile, stage.index, &from.value);
+        self.tree(stage, named, &from.value, from.span, place)
+    }
+}

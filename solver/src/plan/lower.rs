@@ -1,0 +1,315 @@
+//! Lowering: walks the stages that the target needs and turns their instructions into ops. Pure; a base image that is not known
+//! yet is replaced by nothing, remembered, and the whole is done again when it is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use oci::{ImageConfig, Platform};
+use parser::expand::VarsUsed;
+use parser::stages::{StageRef, resolve_from, resolve_mount_from, resolve_stage_ref};
+use parser::{Diagnostic, Dockerfile, Instruction, InstructionKind, Span};
+
+use super::scope::GlobalArgs;
+use super::stage::{Place, Stage};
+use super::{Base, BaseRequest, Bases, Lowered, Plan, PlanError, PlannedStep, Request, StageOutput};
+use crate::graph::{Graph, OpId};
+
+/// The state of one lowering.
+#[derive(Debug)]
+pub(crate) struct Lowering<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) dockerfile: &'a Dockerfile,
+    pub(crate) graph: &'a mut Graph,
+    pub(crate) globals: GlobalArgs,
+    pub(crate) steps: Vec<PlannedStep>,
+    /// Ops made on behalf of the instruction that is being lowered.
+    pub(crate) also: Vec<OpId>,
+    bases: &'a Bases,
+    missing: Vec<BaseRequest>,
+    outputs: Vec<Option<StageOutput>>,
+    /// Stages being lowered, to notice a circle through ONBUILD.
+    open: BTreeSet<usize>,
+    warnings: Vec<Diagnostic>,
+}
+
+/// Lowers `dockerfile` into `graph`. A call that only finds out which bases are missing leaves unused ops in the graph.
+///
+/// # Errors
+/// [`PlanError`] with everything that is wrong in the stages that the target needs.
+pub fn lower(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    bases: &Bases,
+    graph: &mut Graph,
+) -> Result<Lowered, PlanError> {
+    let target = target_index(dockerfile, request)?;
+    let mut lowering = Lowering {
+        request,
+        dockerfile,
+        graph,
+        globals: GlobalArgs::new(predefined(dockerfile, request, target)),
+        steps: Vec::new(),
+        also: Vec::new(),
+        bases,
+        missing: Vec::new(),
+        outputs: dockerfile.stages.iter().map(|_| None).collect(),
+        open: BTreeSet::new(),
+        warnings: Vec::new(),
+    };
+    lowering.global_args()?;
+    let result = lowering.all_needed(target);
+    if !lowering.missing.is_empty() {
+        return Ok(Lowered::NeedBases(lowering.missing));
+    }
+    let mut output = result?;
+    output.config.config.labels.extend(request.labels.iter().cloned());
+    let skipped = dockerfile.stages.iter().filter(|stage| lowering.outputs[stage.index].is_none());
+    let skipped = skipped.map(parser::Stage::display_name).collect();
+    let mut steps = lowering.steps;
+    steps.sort_by_key(|step| step.stage_index);
+    Ok(Lowered::Plan(Box::new(Plan { output, steps, skipped, warnings: lowering.warnings })))
+}
+
+fn target_index(dockerfile: &Dockerfile, request: &Request) -> Result<usize, PlanError> {
+    match &request.target {
+        Some(target) => match parser::stages::resolve_target(dockerfile, target) {
+            Ok(stage) => Ok(stage.index),
+            Err(diagnostic) => Err((*diagnostic).into()),
+        },
+        None => {
+            let last = dockerfile.stages.len().checked_sub(1);
+            last.ok_or_else(|| Diagnostic::whole_file("dockerfile contains no stages to build").into())
+        }
+    }
+}
+
+/// The variables that every FROM line can use.
+fn predefined(dockerfile: &Dockerfile, request: &Request, target: usize) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    let stage = dockerfile.stages[target].name.as_ref().map_or("default", |name| name.value.as_str());
+    values.insert("TARGETSTAGE".to_owned(), stage.to_owned());
+    for (prefix, platform) in [("TARGET", &request.platform), ("BUILD", &request.build_platform)] {
+        values.insert(format!("{prefix}PLATFORM"), platform.to_string());
+        values.insert(format!("{prefix}OS"), platform.os.clone());
+        values.insert(format!("{prefix}OSVERSION"), String::new());
+        values.insert(format!("{prefix}ARCH"), platform.architecture.clone());
+        values.insert(format!("{prefix}VARIANT"), platform.variant_str().to_owned());
+    }
+    for (name, value) in &mut values {
+        if let Some(given) = request.build_args.get(name) {
+            value.clone_from(given);
+        }
+    }
+    values
+}
+
+impl Lowering<'_> {
+    fn global_args(&mut self) -> Result<(), PlanError> {
+        for instruction in &self.dockerfile.global_args {
+            let place = Place { instruction: None, span: instruction.span, line: instruction.line, in_file: true };
+            for arg in &instruction.kind.args {
+                let name = self.expand_global(&arg.name, place)?;
+                let default = match &arg.default {
+                    Some(word) => Some(self.expand_global(word, place)?),
+                    None => None,
+                };
+                let given = self.request.build_args.get(&name).cloned();
+                self.globals.declare(&name, given.or(default));
+            }
+        }
+        Ok(())
+    }
+
+    fn expand_global(&self, word: &parser::Word, place: Place<'_>) -> Result<String, PlanError> {
+        let env = |name: &str| self.globals.get(name).map(str::to_owned);
+        match word.expand(&env, self.dockerfile.escape) {
+            Ok(expanded) => Ok(expanded.text),
+            Err(error) => {
+                let mut diagnostic = place.error(error.to_string(), word.span_from(error.at));
+                diagnostic.help = error.hint();
+                Err(diagnostic.into())
+            }
+        }
+    }
+
+    /// Lowers the stages that `target` needs, in the order of the file so that recursion stays shallow, and gathers the errors
+    /// of all of them.
+    fn all_needed(&mut self, target: usize) -> Result<StageOutput, PlanError> {
+        let mut diagnostics = Vec::new();
+        for index in self.reachable(target) {
+            if let Err(error) = self.stage_output(index) {
+                diagnostics.extend(error.diagnostics);
+            }
+        }
+        if diagnostics.is_empty() { self.stage_output(target) } else { Err(PlanError { diagnostics }) }
+    }
+
+    /// The stages that the text says `target` needs. What ONBUILD adds is found while lowering.
+    fn reachable(&self, target: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        let mut stack = vec![target];
+        while let Some(index) = stack.pop() {
+            if !found.insert(index) {
+                continue;
+            }
+            let stage = &self.dockerfile.stages[index];
+            let replaced = stage.name.as_ref().is_some_and(|name| self.named_context(&name.value).is_some());
+            let base = self.expand_global(&stage.from.kind.image, Place::of_from(stage)).ok();
+            if !replaced {
+                stack.extend(base.and_then(|base| stage_index(resolve_from(self.dockerfile, index, &base))));
+            }
+            let named = stage.instructions.iter().flat_map(|i| sources_of(self.dockerfile, index, i));
+            stack.extend(named.filter_map(stage_index));
+        }
+        found
+    }
+
+    /// The result of a stage; lowers it when that has not happened.
+    pub(crate) fn stage_output(&mut self, index: usize) -> Result<StageOutput, PlanError> {
+        if let Some(output) = &self.outputs[index] {
+            return Ok(output.clone());
+        }
+        let parsed = &self.dockerfile.stages[index];
+        if !self.open.insert(index) {
+            let message = format!("circular dependency detected on stage: {}", parsed.display_name());
+            return Err(Place::of_from(parsed).error(message, parsed.from.span).into());
+        }
+        let output = self.lower_stage(parsed);
+        self.open.remove(&index);
+        let output = output?;
+        self.outputs[index] = Some(output.clone());
+        Ok(output)
+    }
+
+    fn lower_stage(&mut self, parsed: &parser::Stage) -> Result<StageOutput, PlanError> {
+        let place = Place::of_from(parsed);
+        let image = self.expand_global(&parsed.from.kind.image, place)?;
+        if image.is_empty() {
+            let message = format!("base name ({}) should not be blank", parsed.from.kind.image.text);
+            return Err(place.error(message, parsed.from.kind.image.span).into());
+        }
+        let platform = self.stage_platform(parsed, place)?;
+        let start = self.start(&image, parsed.index, &platform, parsed.from.kind.image.span, place)?;
+        let name = parsed.name.as_ref().map_or_else(String::new, |name| name.value.clone());
+        let mut stage = Stage::new(parsed.index, name, start.op, start.config, start.platform);
+        stage.history = start.history;
+        stage.base_name = image;
+        let triggers = std::mem::take(&mut stage.config.config.on_build);
+        stage.steps_total = 1
+            + parsed.instructions.iter().filter(|i| makes_layer(&i.kind)).count()
+            + triggers.iter().filter(|t| !t.trim_start().is_empty()).count();
+        stage.step(self, place, &parsed.from.text, None);
+        self.fire(&mut stage, &triggers, place)?;
+        let mut errors = Vec::new();
+        for instruction in &parsed.instructions {
+            if let Err(error) = stage.instruction(self, instruction, Place::of(instruction)) {
+                errors.extend(error.diagnostics);
+            }
+        }
+        if !errors.is_empty() {
+            return Err(PlanError { diagnostics: errors });
+        }
+        Ok(StageOutput { op: stage.op, config: stage.config, history: stage.history, platform: stage.platform })
+    }
+
+    fn stage_platform(&self, parsed: &parser::Stage, place: Place<'_>) -> Result<Platform, PlanError> {
+        let Some(word) = &parsed.from.kind.platform else { return Ok(self.request.platform.clone()) };
+        let text = self.expand_global(word, place)?;
+        if text.is_empty() {
+            return Err(place.error(format!("empty platform value from expression {}", word.text), word.span).into());
+        }
+        text.parse().map_err(|error: oci::PlatformError| {
+            place.error(format!("failed to parse platform {text}: {error}"), word.span).into()
+        })
+    }
+
+    /// Runs the ONBUILD triggers that the base brings along.
+    fn fire(&mut self, stage: &mut Stage, triggers: &[String], place: Place<'_>) -> Result<(), PlanError> {
+        for trigger in triggers {
+            let instruction = parser::parse_instruction(trigger, self.dockerfile.escape).map_err(|mut diagnostic| {
+                diagnostic.message = format!("ONBUILD {trigger}: {}", diagnostic.message);
+                Place { in_file: false, ..place }.relocate(*diagnostic)
+            })?;
+            let instruction = Instruction { text: format!("ONBUILD {}", instruction.text), ..instruction };
+            stage.instruction(self, &instruction, Place { in_file: false, instruction: None, ..place })?;
+        }
+        Ok(())
+    }
+
+    /// A base image; a stand-in when it is not known yet, which is then noted.
+    pub(crate) fn base(&mut self, request: BaseRequest) -> Base {
+        if let Some(base) = self.bases.get(&request) {
+            return base.clone();
+        }
+        if !self.missing.contains(&request) {
+            self.missing.push(request);
+        }
+        let image = oci::Digest::from_bytes([0; 32]);
+        Base { chain: Vec::new(), config: ImageConfig::default(), name: String::new(), image }
+    }
+
+    /// Notes the use of variables that are not set.
+    pub(crate) fn undefined(&mut self, stage: &Stage, vars: &VarsUsed, span: Span, place: Place<'_>) {
+        self.undefined_names(stage, vars.unset.iter().cloned(), span, place);
+    }
+
+    pub(crate) fn undefined_names(
+        &mut self,
+        stage: &Stage,
+        names: impl IntoIterator<Item = String>,
+        span: Span,
+        place: Place<'_>,
+    ) {
+        let Some(instruction) = place.instruction else { return };
+        for name in names {
+            let known: Vec<&str> = stage.scope.names().collect();
+            let declared = |name: &str| stage.scope.is_declared(name);
+            let check = &self.dockerfile.check;
+            self.warnings.extend(parser::lint::undefined_var(check, instruction, span, &name, known, declared));
+        }
+    }
+}
+
+impl<'a> Place<'a> {
+    fn of_from(stage: &'a parser::Stage) -> Self {
+        Self { instruction: None, span: stage.from.span, line: stage.from.line, in_file: true }
+    }
+}
+
+fn makes_layer(kind: &InstructionKind) -> bool {
+    matches!(
+        kind,
+        InstructionKind::Run(_) | InstructionKind::Copy(_) | InstructionKind::Add(_) | InstructionKind::Workdir(_)
+    )
+}
+
+/// The stages that an instruction takes files from.
+fn sources_of(dockerfile: &Dockerfile, index: usize, instruction: &Instruction) -> Vec<StageRef> {
+    match &instruction.kind {
+        InstructionKind::Copy(copy) => {
+            copy.from.iter().map(|from| resolve_stage_ref(dockerfile, index, &from.value)).collect()
+        }
+        InstructionKind::Run(run) => {
+            let names = run.mounts.iter().filter_map(|mount| mount.from());
+            names.map(|word| resolve_mount_from(dockerfile, index, &word.text)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn stage_index(reference: StageRef) -> Option<usize> {
+    match reference {
+        StageRef::Stage(index) => Some(index),
+        StageRef::NotYet(_) | StageRef::NoSuchNumber | StageRef::Other => None,
+    }
+}
+
+/// The names that an instruction takes files from, as written.
+pub fn sources(instruction: &Instruction) -> Vec<&str> {
+    match &instruction.kind {
+        InstructionKind::Copy(copy) => copy.from.iter().map(|from| from.value.as_str()).collect(),
+        InstructionKind::Run(run) => {
+            run.mounts.iter().filter_map(|mount| mount.from()).map(|word| word.text.as_str()).collect()
+        }
+        _ => Vec::new(),
+    }
+}

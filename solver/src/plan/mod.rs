@@ -1,0 +1,234 @@
+//! From the tree of a Dockerfile to a graph of ops and the config of the image: stages, FROM, the scope of ARG and ENV, ONBUILD.
+//! Pure: what base images hold is handed in; when one is missing, lowering says which and is called again.
+
+mod files;
+mod from;
+mod lower;
+mod mounts;
+pub mod scope;
+mod stage;
+
+use std::collections::{BTreeMap, HashMap};
+
+use oci::layer::Time;
+use oci::{DiffId, History, ImageConfig, Platform, Reference};
+use parser::Diagnostic;
+
+use crate::graph::{Graph, OpId};
+use crate::ops::{ExtraHost, RunNetwork};
+
+pub use lower::{lower, sources};
+
+/// What the user asked for, beside the Dockerfile itself.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `--build-arg`, with values.
+    pub build_args: BTreeMap<String, String>,
+    /// `--target`; the last stage when none.
+    pub target: Option<String>,
+    /// What the image is for.
+    pub platform: Platform,
+    /// What the build runs on.
+    pub build_platform: Platform,
+    /// `--build-context`, by lower-case name.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// What the main context is.
+    pub main_context: MainContext,
+    /// `--label`.
+    pub labels: Vec<(String, String)>,
+    /// Settings of every RUN.
+    pub run: RunDefaults,
+    /// SOURCE_DATE_EPOCH: the time of what the builder itself makes.
+    pub epoch: Option<Time>,
+}
+
+/// The main build context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MainContext {
+    /// A directory; its number among the local directories of the build.
+    Local(String),
+    /// There is none: the Dockerfile came on standard input.
+    None,
+}
+
+/// A value of `--build-context`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory, under its name among the local directories of the build.
+    Local(String),
+    /// An image.
+    Image(BaseRef),
+    /// The empty image.
+    Scratch,
+    /// A git repository.
+    Git(crate::ops::GitOp),
+    /// A file by http.
+    Http(crate::ops::HttpOp),
+    /// The result of another Dockerfile of the same build, already lowered.
+    Target(Box<StageOutput>),
+}
+
+/// Settings that every RUN of a build has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunDefaults {
+    /// `--network`.
+    pub network: RunNetwork,
+    /// `--add-host`.
+    pub hosts: Vec<ExtraHost>,
+    /// `--shm-size` in bytes.
+    pub shm_size: Option<u64>,
+    /// `--ulimit`, as given.
+    pub ulimits: Vec<String>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+    /// BUILDKIT_SANDBOX_HOSTNAME.
+    pub hostname: Option<String>,
+    /// `--allow network.host`.
+    pub allow_host_network: bool,
+    /// `--allow security.insecure`.
+    pub allow_insecure: bool,
+}
+
+/// Where a base image is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BaseRef {
+    /// By name: in the store, then in its registry.
+    Name(Reference),
+    /// In a directory or tar of OCI layout: path, and tag or digest if one was given.
+    OciLayout(String, Option<String>),
+}
+
+/// A base image that a plan needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseRequest {
+    /// Which.
+    pub base: BaseRef,
+    /// For what; adopted from the image when the user named none.
+    pub platform: Platform,
+}
+
+/// What a base image holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Base {
+    /// Its layers, lowest first.
+    pub chain: Vec<DiffId>,
+    /// Its config.
+    pub config: ImageConfig,
+    /// How messages call it.
+    pub name: String,
+    /// Layers are fetched from here when a step needs them.
+    pub image: oci::Digest,
+}
+
+/// All base images known so far.
+#[derive(Debug, Default)]
+pub struct Bases(HashMap<(BaseRef, String), Base>);
+
+impl Bases {
+    /// What is known of a base image.
+    pub fn get(&self, request: &BaseRequest) -> Option<&Base> {
+        self.0.get(&(request.base.clone(), request.platform.to_string()))
+    }
+
+    /// Notes what a base image holds.
+    pub fn insert(&mut self, request: &BaseRequest, base: Base) {
+        self.0.insert((request.base.clone(), request.platform.to_string()), base);
+    }
+}
+
+/// What lowering came to.
+#[derive(Debug)]
+pub enum Lowered {
+    /// These have to be resolved first.
+    NeedBases(Vec<BaseRequest>),
+    /// Done.
+    Plan(Box<Plan>),
+}
+
+/// What a build has to do and what comes out.
+#[derive(Debug)]
+pub struct Plan {
+    /// The target's result.
+    pub output: StageOutput,
+    /// Every instruction of every stage that is built, in the order of the file.
+    pub steps: Vec<PlannedStep>,
+    /// Names of the stages that are not needed.
+    pub skipped: Vec<String>,
+    /// Lint warnings that only lowering can find.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// The result of a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageOutput {
+    /// Where its layers come from.
+    pub op: OpId,
+    /// The image config without layers, history and times.
+    pub config: ImageConfig,
+    /// History of the base and of the stage.
+    pub history: Vec<PlannedHistory>,
+    /// Platform of the stage.
+    pub platform: Platform,
+}
+
+impl Eq for StageOutput {}
+
+/// A history entry to be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PlannedHistory {
+    /// From the base image, as it is.
+    Inherited(History),
+    /// Made by this build: the instruction, and whether it makes a layer.
+    Own {
+        /// `created_by`.
+        created_by: String,
+        /// The op of the layer; none for an instruction that only changes the config.
+        op: Option<OpId>,
+    },
+}
+
+/// An instruction as reports and progress show it.
+#[derive(Debug, Clone)]
+pub struct PlannedStep {
+    /// Number of the stage.
+    pub stage_index: usize,
+    /// Name of the stage; empty when it has none.
+    pub stage: String,
+    /// First line in the Dockerfile.
+    pub line: usize,
+    /// The instruction.
+    pub instruction: String,
+    /// Progress name: `[build 2/5] RUN make`.
+    pub name: String,
+    /// The op that carries it out; none for an instruction that only changes the config.
+    pub op: Option<OpId>,
+    /// Ops made on its behalf, such as the tree that a bind mount shows.
+    pub also: Vec<OpId>,
+    /// Variables of the step that come from ARG.
+    pub args: std::collections::BTreeSet<String>,
+    /// Base image of the stage, as written.
+    pub base: String,
+    /// The bytes of the Dockerfile that it is.
+    pub span: parser::Span,
+}
+
+/// A Dockerfile that can't be built as asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .diagnostics.first().map_or("the Dockerfile can't be built", |d| d.message.as_str()))]
+pub struct PlanError {
+    /// Everything that is wrong.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl From<Diagnostic> for PlanError {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self { diagnostics: vec![diagnostic] }
+    }
+}
+
+/// The graph under construction, shared by all Dockerfiles and platforms of one build.
+#[derive(Debug, Default)]
+pub struct Build {
+    /// The ops.
+    pub graph: Graph,
+}

@@ -1,0 +1,150 @@
+//! The variables of a stage: ENV and ARG share one ordered list in which the last write wins (reference: BuildKit's frontend).
+//! A variable keeps the place of its first setting. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The variables that RUN sees, in order, and which of them come from ARG.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    list: Vec<(String, String)>,
+    /// Names whose current value comes from ARG.
+    args: BTreeSet<String>,
+    /// ARGs declared in the stage, in order, with the value in force: what history and outlines show.
+    declared: Vec<(String, Option<String>)>,
+}
+
+impl Scope {
+    /// The scope of a stage that starts with a base image's environment.
+    pub fn from_env(env: &[String]) -> Self {
+        let mut scope = Self::default();
+        for pair in env {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            scope.set_env(name, value);
+        }
+        scope
+    }
+
+    /// The value in force.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.list.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Sets a variable by ENV.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.args.remove(name);
+        self.put(name, value);
+    }
+
+    /// Declares an ARG. Without a value it stays unset and is not handed to RUN, but counts as declared.
+    pub fn declare_arg(&mut self, name: &str, value: Option<&str>) {
+        match self.declared.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => *old = value.map(str::to_owned),
+            None => self.declared.push((name.to_owned(), value.map(str::to_owned))),
+        }
+        if let Some(value) = value {
+            self.args.insert(name.to_owned());
+            self.put(name, value);
+        }
+    }
+
+    fn put(&mut self, name: &str, value: &str) {
+        match self.list.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.list.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// `NAME=value` lines for a process, in order.
+    pub fn env(&self) -> Vec<String> {
+        self.list.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    /// Names whose value in force comes from ARG.
+    pub fn arg_names(&self) -> &BTreeSet<String> {
+        &self.args
+    }
+
+    /// All names that are set, and the ARGs declared without a value.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|(name, _)| name.as_str()).chain(self.declared.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// True when `name` was declared by ARG in this stage.
+    pub fn is_declared(&self, name: &str) -> bool {
+        self.declared.iter().any(|(n, _)| n == name)
+    }
+
+    /// `|2 A=1 B=2 ` before a command in the history, as docker writes it; empty without ARGs.
+    pub fn history_prefix(&self) -> String {
+        let set: Vec<String> =
+            self.declared.iter().filter_map(|(n, v)| v.as_ref().map(|v| format!("{n}={v}"))).collect();
+        if set.is_empty() { String::new() } else { format!("|{} {} ", set.len(), set.join(" ")) }
+    }
+}
+
+/// Sets `NAME=value` in an image config's environment; a name that is there keeps its place.
+pub fn set_config_env(env: &mut Vec<String>, name: &str, value: &str) {
+    let prefix = format!("{name}=");
+    match env.iter_mut().find(|pair| pair.starts_with(&prefix)) {
+        Some(pair) => *pair = format!("{name}={value}"),
+        None => env.push(format!("{name}={value}")),
+    }
+}
+
+/// The ARGs before the first FROM and the values every build has (`TARGETARCH`, …).
+#[derive(Debug, Clone, Default)]
+pub struct GlobalArgs {
+    declared: BTreeMap<String, Option<String>>,
+    platform: BTreeMap<String, String>,
+}
+
+impl GlobalArgs {
+    /// Starts with the predefined platform variables.
+    pub fn new(platform: BTreeMap<String, String>) -> Self {
+        Self { declared: BTreeMap::new(), platform }
+    }
+
+    /// Declares a global ARG with the value in force, if there is one.
+    pub fn declare(&mut self, name: &str, value: Option<String>) {
+        self.declared.insert(name.to_owned(), value);
+    }
+
+    /// What a FROM line or a later global default sees, and what a stage imports by a bare `ARG NAME`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        match self.declared.get(name) {
+            Some(value) => value.as_deref().or_else(|| self.platform.get(name).map(String::as_str)),
+            None => self.platform.get(name).map(String::as_str),
+        }
+    }
+
+    /// Every name, for did-you-mean.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.declared.keys().chain(self.platform.keys()).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_write_wins_and_keeps_its_place() {
+        let mut scope = Scope::from_env(&["PATH=/bin".to_owned()]);
+        scope.declare_arg("X", Some("1"));
+        scope.set_env("Y", "2");
+        scope.set_env("X", "3");
+        assert_eq!(scope.env(), ["PATH=/bin", "X=3", "Y=2"]);
+        assert!(!scope.arg_names().contains("X"));
+        scope.declare_arg("Y", Some("4"));
+        assert_eq!(scope.get("Y"), Some("4"));
+        assert_eq!(scope.history_prefix(), "|2 X=1 Y=4 ");
+    }
+
+    #[test]
+    fn an_arg_without_a_value_is_not_exported() {
+        let mut scope = Scope::default();
+        scope.declare_arg("X", None);
+        assert!(scope.env().is_empty());
+        assert!(scope.is_declared("X"));
+    }
+}

@@ -1,0 +1,363 @@
+//! The real worker: gives each op to the file that knows it, and does what all cached ops have in common: look the key up, let one
+//! process alone run the step, say why it missed, file the record.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use cache::{Filing, KeyGuard, KeyLock, Record, Store, Timestamp};
+use executor::{Helper, HelperOptions};
+use oci::layer::{Finished, Time};
+use oci::{ChainId, DiffId, Digest};
+
+use crate::cancel::Cancel;
+use crate::error::OpError;
+use crate::event::{Event, Events, How, Stream, VertexId};
+use crate::explain::Reason;
+use crate::files::local::LocalDir;
+use crate::files::reuse::Reuse;
+use crate::files::source::Source;
+use crate::graph::{Graph, OpId};
+use crate::images::{Images, Transfer};
+use crate::key::Manifest;
+use crate::ops::OpKind;
+use crate::past::Past;
+use crate::plan::PlannedStep;
+use crate::schedule::Worker;
+use crate::settings::Settings;
+
+/// What an op came to.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// Layers, lowest first.
+    Chain(Chain),
+    /// Files to copy from or to mount.
+    Files(Source),
+}
+
+/// A stack of layers and what it took to come by it.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    /// Lowest first.
+    pub layers: Arc<Vec<DiffId>>,
+    /// A step of it ran in this build.
+    pub ran: bool,
+}
+
+/// What became of an op, for the report.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// From the cache, run, or neither.
+    pub how: How,
+    /// Key, where it has one.
+    pub key: Option<Digest>,
+    /// The layer it made or found.
+    pub layer: Option<DiffId>,
+    /// After the start of the build.
+    pub started: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// What it printed.
+    pub log: Option<Digest>,
+}
+
+/// Everything that ops need while a build runs.
+pub struct LocalWorker<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) store: &'a Store,
+    pub(crate) images: &'a dyn Images,
+    pub(crate) events: Events<'a>,
+    pub(crate) cancel: Cancel,
+    pub(crate) settings: &'a Settings,
+    pub(crate) locals: &'a BTreeMap<String, Arc<LocalDir>>,
+    /// The step that each op is shown as.
+    pub(crate) steps: HashMap<OpId, &'a PlannedStep>,
+    /// Ops that are not to be looked up.
+    pub(crate) no_cache: HashSet<OpId>,
+    pub(crate) past: Past<'a>,
+    pub(crate) began: Instant,
+    pub(crate) done: Mutex<HashMap<OpId, Done>>,
+    pub(crate) helper: &'a OnceLock<Helper>,
+    pub(crate) starting: Mutex<()>,
+    /// Checkouts that are read until the build ends.
+    pub(crate) kept: Mutex<Vec<cache::Upper>>,
+}
+
+/// One step about to be looked up.
+pub(crate) struct Step<'a> {
+    pub(crate) id: OpId,
+    pub(crate) manifest: Manifest,
+    /// Lists of files that the manifest names by digest, in the order of their naming.
+    pub(crate) lists: Vec<String>,
+    /// The layers it is made on; its layer goes on top.
+    pub(crate) below: &'a Chain,
+    /// Whether something it depends on ran in this build.
+    pub(crate) upstream_ran: bool,
+}
+
+/// A layer that a step has made, not yet in the store under its name.
+pub(crate) struct Made {
+    pub(crate) draft: cache::LayerDraft,
+    pub(crate) finished: Finished,
+    /// Times from here on were made by the step itself; none when the layer has no such times.
+    pub(crate) since: Option<Time>,
+    /// What it printed.
+    pub(crate) log: Option<Vec<u8>>,
+}
+
+impl Worker for LocalWorker<'_> {
+    type Value = Value;
+    type Error = OpError;
+
+    fn work(&self, id: OpId, inputs: &[Value]) -> Result<Value, OpError> {
+        if self.cancel.is_pressed() {
+            return Err(OpError::Cancelled);
+        }
+        let vertex = vertex(id);
+        let result = match self.graph.op(id) {
+            OpKind::Image(op) => Ok(op.work()),
+            OpKind::Local(op) => op.work(self),
+            OpKind::Http(op) => op.work(self, vertex),
+            OpKind::Git(op) => op.work(self, vertex),
+            OpKind::Copy(op) => op.work(self, id, inputs),
+            OpKind::Run(op) => op.work(self, id, inputs),
+            OpKind::Mkdir(op) => op.work(self, id, inputs),
+        };
+        if let Err(error) = &result {
+            (self.events)(match error {
+                OpError::Cancelled => Event::Cancelled { vertex },
+                error => Event::Failed { vertex, message: error.to_string() },
+            });
+        }
+        result
+    }
+}
+
+/// Ops are shown under their own numbers.
+pub(crate) fn vertex(id: OpId) -> VertexId {
+    VertexId(id.index() as u32)
+}
+
+impl LocalWorker<'_> {
+    /// The helper, started with the first container.
+    ///
+    /// # Errors
+    /// When containers can't be run here.
+    pub(crate) fn helper(&self) -> Result<&Helper, OpError> {
+        if let Some(helper) = self.helper.get() {
+            return Ok(helper);
+        }
+        let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(helper) = self.helper.get() {
+            return Ok(helper);
+        }
+        let helper = Helper::spawn(&HelperOptions::new(self.store.root().join("mnt")))?;
+        Ok(self.helper.get_or_init(|| helper))
+    }
+
+    /// Makes sure that the layers of `chain` are here, fetching those of base images.
+    pub(crate) fn ensure(&self, chain: &[DiffId], vertex: VertexId) -> Result<(), OpError> {
+        for layer in chain {
+            if self.store.has_layer(layer)? {
+                continue;
+            }
+            let image = self.graph.ids().find_map(|id| match self.graph.op(id) {
+                OpKind::Image(op) if op.chain.contains(layer) => op.image,
+                _ => None,
+            });
+            let image = image.ok_or(OpError::LayerGone { layer: *layer })?;
+            self.images.fetch(&image, Transfer { events: self.events, vertex })?;
+        }
+        Ok(())
+    }
+
+    /// The files of `chain`, which are fetched when they are not here.
+    pub(crate) fn view(&self, chain: &[DiffId], vertex: VertexId) -> Result<oci::layer::ChainView, OpError> {
+        self.ensure(chain, vertex)?;
+        Ok(self.store.view(chain)?)
+    }
+
+    /// An input as files.
+    pub(crate) fn files(&self, input: &Value, vertex: VertexId) -> Result<Source, OpError> {
+        match input {
+            Value::Files(source) => Ok(source.clone()),
+            Value::Chain(chain) => Ok(Source::Layers(self.view(&chain.layers, vertex)?)),
+        }
+    }
+
+    /// Looks a step up, and runs `make` when it is not there.
+    ///
+    /// # Errors
+    /// Whatever `make` fails with; nothing is recorded then.
+    pub(crate) fn step(
+        &self,
+        step: Step<'_>,
+        make: impl FnOnce(&mut (dyn Write + Send)) -> Result<Made, OpError>,
+    ) -> Result<Value, OpError> {
+        let started = Instant::now();
+        let key = step.manifest.key();
+        let look_up = !self.no_cache.contains(&step.id);
+        if look_up && let Some(record) = self.fresh_record(&key, step.id)? {
+            return Ok(self.hit(&step, started, record));
+        }
+        let guard = self.own(&step, &key)?;
+        if look_up && let Some(record) = self.fresh_record(&key, step.id)? {
+            return Ok(self.hit(&step, started, record));
+        }
+        let reason = self.reason(&step, look_up)?;
+        (self.events)(Event::Missed { vertex: vertex(step.id), reason: reason.clone() });
+        let mut log = guard.create_log()?;
+        let made = make(&mut log)?;
+        let (layer, printed) = self.keep_layer(&step, made)?;
+        self.file(&step, key, layer, printed, started.elapsed())?;
+        drop(guard);
+        self.finished(step.id, started, How::Miss(reason), Some(key), Some(layer), printed);
+        Ok(on_top(step.below, layer, true))
+    }
+
+    /// A record, unless it is older than the user wants.
+    fn fresh_record(&self, key: &Digest, id: OpId) -> Result<Option<Record>, OpError> {
+        let stage = self.steps.get(&id).map_or("", |step| step.stage.as_str());
+        let record = self.store.record(key)?;
+        Ok(record.filter(|record| self.settings.is_fresh(stage, record.created)))
+    }
+
+    fn hit(&self, step: &Step<'_>, started: Instant, record: Record) -> Value {
+        let cutoff = || Reason::Cutoff(vec!["a step above ran again and came to the same result".to_owned()]);
+        let how = How::Hit(step.upstream_ran.then(cutoff));
+        self.finished(step.id, started, how, Some(record.key), record.layer, record.log);
+        match record.layer {
+            Some(layer) => on_top(step.below, layer, step.upstream_ran),
+            None => Value::Chain(Chain { layers: Arc::clone(&step.below.layers), ran: step.upstream_ran }),
+        }
+    }
+
+    /// Becomes the one that runs the step; while another process does, its output is shown.
+    fn own(&self, step: &Step<'_>, key: &Digest) -> Result<KeyGuard, OpError> {
+        match self.store.lock_key(key)? {
+            KeyLock::Owner(guard) => Ok(guard),
+            KeyLock::Waiter(waiter) => {
+                let guard = waiter.follow(|bytes| {
+                    if !bytes.is_empty() {
+                        let log = Event::Log { vertex: vertex(step.id), stream: Stream::Stdout, bytes: bytes.to_vec() };
+                        (self.events)(log);
+                    }
+                    if self.cancel.is_pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+                if self.cancel.is_pressed() { Err(OpError::Cancelled) } else { Ok(guard) }
+            }
+        }
+    }
+
+    fn reason(&self, step: &Step<'_>, look_up: bool) -> Result<Reason, OpError> {
+        if !look_up {
+            return Ok(Reason::NoCache(vec!["the cache is switched off for this step".to_owned()]));
+        }
+        let Some(planned) = self.steps.get(&step.id) else {
+            return Ok(Reason::NoRecord(vec!["no earlier build".to_owned()]));
+        };
+        Ok(self.past.reason(planned, &step.manifest, &step.lists)?)
+    }
+
+    /// Puts a made layer into the store. A layer that only differs from an earlier one by the time of day at which the step
+    /// wrote its files is taken to be that one, so that what builds on it still hits.
+    fn keep_layer(&self, step: &Step<'_>, made: Made) -> Result<(DiffId, Option<Digest>), OpError> {
+        let below = ChainId::of(&step.below.layers);
+        let log = match &made.log {
+            Some(bytes) if !bytes.is_empty() => Some(self.store.put_blob(bytes)?),
+            _ => None,
+        };
+        let Some(since) = made.since else { return Ok((made.draft.commit(&made.finished)?, log)) };
+        let content = made.finished.tree.content_digest(made.draft.file(), since);
+        let content = content.map_err(|source| OpError::Io { action: "read a layer", source })?;
+        if let Some(earlier) = self.store.adopted(&content, below)? {
+            return Ok((earlier, log));
+        }
+        let layer = made.draft.commit(&made.finished)?;
+        self.store.adopt(&content, below, &layer)?;
+        Ok((layer, log))
+    }
+
+    fn file(
+        &self,
+        step: &Step<'_>,
+        key: Digest,
+        layer: DiffId,
+        log: Option<Digest>,
+        duration: Duration,
+    ) -> Result<(), OpError> {
+        let blobs: Vec<Digest> =
+            step.lists.iter().map(|list| self.store.put_blob(list.as_bytes())).collect::<Result<_, _>>()?;
+        let now = Timestamp::now();
+        let slot = self.steps.get(&step.id).map_or_else(String::new, |planned| self.past.slot(planned));
+        let base = ChainId::of(&step.below.layers);
+        let record = Record { key, slot, layer: Some(layer), base, created: now, last_used: now, duration, log };
+        let manifest = cache::Manifest { text: step.manifest.text(), blobs: &blobs };
+        let filing = Filing { manifest, definition: None };
+        Ok(self.store.put_record(&record, filing)?)
+    }
+
+    /// Files of the layer that the step had in the build before, to take bytes from.
+    pub(crate) fn earlier_files(&self, id: OpId, dest: &str) -> Result<Reuse, OpError> {
+        let Some(planned) = self.steps.get(&id) else { return Ok(Reuse::none()) };
+        match self.past.layer_before(planned)? {
+            Some((layer, lists)) => Ok(Reuse::new(self.store.view(&[layer])?, &lists, dest)?),
+            None => Ok(Reuse::none()),
+        }
+    }
+
+    /// Keeps a directory until the build ends.
+    pub(crate) fn keep(&self, directory: cache::Upper) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(directory);
+    }
+
+    /// Tells that a vertex begins. Called by ops, which know when they do.
+    pub(crate) fn started(&self, id: OpId) {
+        if let Some(step) = self.steps.get(&id) {
+            (self.events)(Event::Started { vertex: vertex(id), name: step.name.clone() });
+        }
+    }
+
+    fn finished(
+        &self,
+        id: OpId,
+        started: Instant,
+        how: How,
+        key: Option<Digest>,
+        layer: Option<DiffId>,
+        log: Option<Digest>,
+    ) {
+        let took = started.elapsed();
+        (self.events)(Event::Finished { vertex: vertex(id), how: how.clone(), took });
+        let done = Done { how, key, layer, started: started - self.began, took, log };
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(id, done);
+    }
+}
+
+fn on_top(below: &Chain, layer: DiffId, ran: bool) -> Value {
+    let layers = below.layers.iter().copied().chain([layer]).collect();
+    Value::Chain(Chain { layers: Arc::new(layers), ran })
+}
+
+impl Value {
+    /// The layers, of an input that is known to be a chain.
+    pub(crate) fn chain(&self) -> &Chain {
+        match self {
+            Self::Chain(chain) => chain,
+            Self::Files(_) => unreachable!("the first input of a layer op is a chain by construction"),
+        }
+    }
+
+    /// Whether it depends on a step that ran in this build.
+    pub(crate) fn ran(&self) -> bool {
+        matches!(self, Self::Chain(Chain { ran: true, .. }))
+    }
+}
+
+impl std::fmt::Debug for LocalWorker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalWorker").field("ops", &self.graph.len()).finish_non_exhaustive()
+    }
+}
