@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use oci::layer::Entries;
@@ -117,7 +117,10 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_at_boot(root: impl AsRef<Path>, boot: Option<&BootId>) -> Result<Self, StoreError> {
-        let layout = Layout::new(root.as_ref());
+        // Whoever mounts what lies here may have another working directory.
+        let root = root.as_ref();
+        let root = path::absolute(root).map_err(io_error("read", format!("the store `{}`", root.display())))?;
+        let layout = Layout::new(&root);
         let object = format!("the store `{}`", layout.root().display());
         match fsio::read_optional(&layout.format(), &object)? {
             Some(bytes) => Format::check(&bytes, layout.root()).map(drop)?,

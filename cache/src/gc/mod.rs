@@ -528,6 +528,8 @@ fn add_derived(
 fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> rusqlite::Result<()> {
     let recent = rows::recent_keys(tx, policy.keep_last)?;
     for RecordRow { key, layer, last_used } in rows::records(tx)? {
+        // A build that goes on may have hit it and not noted that yet.
+        let in_use = layer.is_some_and(|layer| survey.inventory.pinned.contains(&layer));
         // A record whose layer was lost is of no use to anybody.
         let lost = layer.is_some_and(|layer| !survey.inventory.layers.contains_key(&layer));
         survey.inventory.holders.push(Holder {
@@ -535,7 +537,7 @@ fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> ru
             last_used: if lost { Timestamp(0) } else { last_used },
             layers: layer.into_iter().collect(),
             own: 0,
-            selected: lost || (policy.records.takes(last_used, policy.now) && !recent.contains(&key)),
+            selected: lost || (policy.records.takes(last_used, policy.now) && !in_use && !recent.contains(&key)),
         });
     }
     Ok(())

@@ -66,12 +66,20 @@ pub(super) fn choose(inventory: &Inventory, goal: Option<u64>) -> HashSet<Item> 
     let garbage = |layer: &DiffId| !held.contains_key(layer) && !inventory.pinned.contains(layer);
     let mut freed: u64 = inventory.layers.iter().filter(|(layer, _)| garbage(layer)).map(|(_, bytes)| bytes).sum();
 
+    let kept = inventory.holders.iter().filter(|holder| !holder.selected).flat_map(|holder| &holder.layers);
+    let stay: HashSet<&DiffId> = inventory.pinned.iter().chain(kept).collect();
+    // When only space matters, a record whose layer stays anyway is worth more than the nothing it would free.
+    let in_vain = |holder: &Holder| !holder.layers.is_empty() && holder.layers.iter().all(|layer| stay.contains(layer));
+
     let mut order: Vec<&Holder> = inventory.holders.iter().filter(|holder| holder.selected).collect();
     order.sort_by(|a, b| (a.item.rank(), a.last_used, &a.item).cmp(&(b.item.rank(), b.last_used, &b.item)));
     let mut chosen = HashSet::new();
     for holder in order {
         if goal.is_some_and(|goal| freed >= goal) {
             break;
+        }
+        if goal.is_some() && in_vain(holder) {
+            continue;
         }
         freed += holder.own;
         for layer in &holder.layers {
@@ -136,7 +144,8 @@ mod tests {
                 record("d", 4, &[]),
             ],
         };
-        assert_eq!(names(&choose(&inventory, Some(10)), &["a", "p", "b", "d"]), ["a", "p", "b"]);
+        assert_eq!(names(&choose(&inventory, Some(10)), &["a", "p", "b", "d"]), ["a", "b"]);
+        assert_eq!(names(&choose(&inventory, None), &["a", "p", "b", "d"]), ["a", "p", "b", "d"]);
         // Garbage counts before anything is given up.
         inventory.layers.insert(layer("garbage"), 10);
         assert!(choose(&inventory, Some(10)).is_empty());
