@@ -423,6 +423,14 @@ pub(super) fn plug(kernel: &mut Kernel, bridge: &Bridge, lease: &Lease, netns: B
         .map_err(NetError::kernel(format!("connect the container to network `{}`", bridge.network.name)))
 }
 
+/// Waits until packets pass between the bridge and a container whose end of the pair is up.
+pub(super) fn settle(kernel: &mut Kernel, bridge: &Bridge, link: &str) -> Result<(), NetError> {
+    let failed = || NetError::kernel(format!("connect the container to network `{}`", bridge.network.name));
+    // In this order: the bridge has a carrier once one of its ports has.
+    kernel.links.settle(link).map_err(failed())?;
+    kernel.links.settle(&bridge.network.bridge).map_err(failed())
+}
+
 /// The id of this boot: what state files of another boot say about the kernel is void.
 fn boot_id() -> String {
     let text: io::Result<String> = fs::read_to_string(BOOT_ID);

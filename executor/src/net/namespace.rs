@@ -70,5 +70,6 @@ pub(super) fn configure(addresses: Addresses) -> Result<(), NetlinkError> {
     messages.push(route::up(CONTAINER_LINK));
     messages.push(route::new_address(link.index, addresses.address, addresses.subnet));
     messages.extend(addresses.gateway.map(route::default_route));
-    links.execute(&messages)
+    links.execute(&messages)?;
+    links.settle(CONTAINER_LINK)
 }

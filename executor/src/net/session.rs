@@ -154,6 +154,7 @@ impl Session {
         let plan = etc::resolv_conf(&HostFiles::read(&host.resolv_conf), &etc.dns, how);
         let names = named.then(|| Names::new(place.state.clone(), place.network.clone()));
         let connected = inside(netns.as_fd(), || namespace::configure(place.addresses))
+            .and_then(|()| bridge::settle(opened(&mut self.kernel)?, &bridge, &place.link))
             .and_then(|()| start_relay(plan.relay.as_ref(), names, netns.as_fd(), host));
         let relay = match connected {
             Ok(relay) => relay,
@@ -185,10 +186,7 @@ impl Session {
             return Err(NetError::Name { name: wanted.container.clone() });
         }
         let state = State::new(&wanted.state);
-        let kernel = match &mut self.kernel {
-            Some(kernel) => kernel,
-            none => none.insert(Kernel::open()?),
-        };
+        let kernel = opened(&mut self.kernel)?;
         let locked = state.lock()?;
         let network = network_of(&locked, kernel, &wanted.name, host)?;
         sweep(&mut self.holds, kernel)?;
@@ -273,6 +271,13 @@ impl Hold {
         bridge::take_down(&locked, kernel, &network)?;
         drop(locked);
         bridge::bury(kernel, &network)
+    }
+}
+
+fn opened(kernel: &mut Option<Kernel>) -> Result<&mut Kernel, NetError> {
+    match kernel {
+        Some(kernel) => Ok(kernel),
+        none => Ok(none.insert(Kernel::open()?)),
     }
 }
 
