@@ -89,6 +89,8 @@ impl Host {
         let namespace = Namespace::new();
         namespace.enter();
         ip("link set lo up");
+        // A new namespace has it from the machine.
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let files = HostFiles { resolv_conf: folder.path().join("resolv.conf"), hosts: folder.path().join("hosts") };
         std::fs::write(&files.resolv_conf, "nameserver 10.99.0.2\n").unwrap();
