@@ -1,2 +1,41 @@
-//! rbuild
-fn main() {}
+//! rbuild: builds images from Dockerfiles and runs them. This file only finds the command and reports how it ended.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod container;
+mod context;
+mod progress;
+mod report;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    executor::helper_main();
+    container::shim_main();
+    let arguments = args::with_command(std::env::args_os().collect());
+    let cli = match args::Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // A closed terminal takes no usage text; the exit code still says it.
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    start_log(&cli.global);
+    let context = context::Context::new(cli.global.root, cli.global.debug);
+    commands::run(cli.command, &context).unwrap_or_else(|error| error.report())
+}
+
+/// Logs go to standard error, and only when asked for.
+fn start_log(global: &args::Global) {
+    let level = global.log_level.clone().or_else(|| global.debug.then(|| "debug".to_owned()));
+    if let Some(level) = level {
+        let filter = tracing_subscriber::EnvFilter::new(level);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+}

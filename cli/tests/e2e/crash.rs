@@ -34,7 +34,7 @@ fn a_finished_build_leaves_nothing(space: &TestSpace) {
 
 /// Temporary things in the store.
 fn leftovers(space: &TestSpace) -> Vec<String> {
-    let entries = ["tmp", "mnt", "uppers"].map(|name| std::fs::read_dir(space.store().join(name)));
+    let entries = ["tmp", "leases", "mnt"].map(|name| std::fs::read_dir(space.store().join(name)));
     entries.into_iter().flatten().flatten().flatten().map(|entry| entry.path().display().to_string()).collect()
 }
 

@@ -1,0 +1,133 @@
+//! The command line as typed: docker's words and flags. What they mean together is decided by the commands.
+
+mod build;
+mod image;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use build::BuildArgs;
+pub use image::{
+    DfArgs, DoctorArgs, ExplainArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, PruneArgs, PullArgs, PushArgs, RmiArgs,
+    SaveArgs, TagArgs,
+};
+
+/// Builds images from Dockerfiles and runs them, without a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "rbuild", version, disable_help_subcommand = true, max_term_width = 120)]
+#[command(after_help = "`rbuild [OPTIONS] PATH` is short for `rbuild build [OPTIONS] PATH`.")]
+pub struct Cli {
+    /// What goes for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Directory of the store [default: /var/lib/rbuild, or $XDG_DATA_HOME/rbuild for an ordinary user]
+    #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Print what rbuild does and the whole chain of causes of an error
+    #[arg(long, short = 'D', global = true)]
+    pub debug: bool,
+    /// error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArgs>),
+    /// Print why the steps of a build missed the cache
+    Explain(ExplainArgs),
+    /// List images
+    #[command(visible_alias = "ls")]
+    Images(ImagesArgs),
+    /// Remove images
+    Rmi(RmiArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Print what is known about images or containers
+    Inspect(InspectArgs),
+    /// Print how an image was made
+    History(HistoryArgs),
+    /// Read images from a file
+    Load(LoadArgs),
+    /// Write images to a file
+    Save(SaveArgs),
+    /// Fetch an image
+    Pull(PullArgs),
+    /// Send an image to its registry
+    Push(PushArgs),
+    /// Remove what nothing uses
+    Prune(PruneArgs),
+    /// Print what the store holds
+    Df(DfArgs),
+    /// Look for damage in the store
+    Fsck,
+    /// Print what this machine can do
+    Doctor(DoctorArgs),
+    /// Containers
+    #[command(flatten)]
+    Container(crate::container::Command),
+}
+
+/// Global options that take a value, which may stand before the command.
+const GLOBAL_WITH_VALUE: [&str; 2] = ["--root", "--log-level"];
+
+/// Puts `build` in where the command was left out: `rbuild -t app .`.
+pub fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let known: Vec<String> = Cli::command()
+        .get_subcommands()
+        .flat_map(|command| command.get_name_and_visible_aliases().into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let mut position = 1;
+    while let Some(argument) = arguments.get(position).and_then(|a| a.to_str()) {
+        match argument {
+            "-h" | "--help" | "-V" | "--version" => return arguments,
+            "-D" | "--debug" => position += 1,
+            flag if GLOBAL_WITH_VALUE.contains(&flag) => position += 2,
+            flag if GLOBAL_WITH_VALUE.iter().any(|known| flag.starts_with(&format!("{known}="))) => position += 1,
+            word if known.iter().any(|name| name == word) => return arguments,
+            _ => break,
+        }
+    }
+    if position < arguments.len() {
+        arguments.insert(position, "build".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(line: &str) -> String {
+        let words = line.split(' ').map(OsString::from).collect();
+        with_command(words).into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn build_may_be_left_out() {
+        assert_eq!(completed("rbuild -t app ."), "rbuild build -t app .");
+        assert_eq!(completed("rbuild ."), "rbuild build .");
+        assert_eq!(completed("rbuild --root /x -t a ."), "rbuild --root /x build -t a .");
+        assert_eq!(completed("rbuild --root=/x images"), "rbuild --root=/x images");
+        assert_eq!(completed("rbuild --help"), "rbuild --help");
+        assert_eq!(completed("rbuild build ."), "rbuild build .");
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,518 @@
+//! What the user gave, as meant: the Dockerfile's text, contexts, build arguments, secrets and limits. Reads files and the
+//! environment; builds nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cache::Store;
+use oci::layer::Time;
+use oci::{Platform, Reference};
+use parser::dockerignore::IgnoreFile;
+use solver::files::local::LocalDir;
+use solver::ops::{ExtraHost, RunNetwork};
+use solver::plan::{BaseRef, MainContext, NamedContext, Request, RunDefaults};
+use solver::{NoCache, Secret, Settings};
+
+use super::Locals;
+use crate::args::BuildArgs;
+use crate::report::CommandError;
+
+/// Name of the main context among the directories of a build.
+const MAIN: &str = "context";
+/// A secret larger than this is a mistake (BuildKit's limit).
+const SECRET_LIMIT: u64 = 500 * 1024;
+
+/// Everything the user gave.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) dockerfile_name: String,
+    pub(super) dockerfile_text: String,
+    /// BUILDKIT_DOCKERFILE_CHECK.
+    pub(super) check: Option<String>,
+    pub(super) requests: Vec<Request>,
+    pub(super) settings: Settings,
+    pub(super) tags: Vec<Reference>,
+    pub(super) project: String,
+    /// Directories by name, with their ignore files.
+    directories: BTreeMap<String, (PathBuf, Option<IgnoreFile>)>,
+}
+
+/// Reads everything.
+pub(super) fn read(args: &BuildArgs) -> Result<Inputs, CommandError> {
+    let mut directories = BTreeMap::new();
+    let dockerfile = read_dockerfile(args)?;
+    let main_context = match &dockerfile.context {
+        Some(path) => {
+            let ignore = ignore_file(path, dockerfile.path.as_deref())?;
+            directories.insert(MAIN.to_owned(), (path.clone(), ignore));
+            MainContext::Local(MAIN.to_owned())
+        }
+        None => MainContext::None,
+    };
+    let build_args = build_arguments(args)?;
+    let mut contexts = BTreeMap::new();
+    for text in &args.build_context {
+        let (name, value) = named_context(text, &mut directories)?;
+        contexts.insert(name, value);
+    }
+    let epoch = epoch(&build_args)?;
+    let platforms = platforms(&args.platform)?;
+    let run = run_defaults(args, &build_args)?;
+    let labels = args.label.iter().map(|text| match text.split_once('=') {
+        Some((key, value)) => (key.to_owned(), value.to_owned()),
+        None => (text.clone(), String::new()),
+    });
+    let labels: Vec<(String, String)> = labels.collect();
+    let request = |platform: &Platform| Request {
+        build_args: build_args.clone(),
+        target: args.target.clone(),
+        platform: platform.clone(),
+        build_platform: Platform::host(),
+        contexts: contexts.clone(),
+        main_context: main_context.clone(),
+        labels: labels.clone(),
+        run: run.clone(),
+        epoch,
+    };
+    let tags = args.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
+    Ok(Inputs {
+        project: project(&dockerfile),
+        dockerfile_name: dockerfile.name,
+        dockerfile_text: dockerfile.text,
+        check: build_args.get("BUILDKIT_DOCKERFILE_CHECK").cloned(),
+        requests: platforms.iter().map(request).collect(),
+        settings: settings(args)?,
+        tags,
+        directories,
+    })
+}
+
+impl Inputs {
+    /// Opens the directories to copy from.
+    pub(super) fn open_locals(&self, store: &Store) -> Result<Locals, CommandError> {
+        let mut locals = Locals::new();
+        for (name, (path, ignore)) in &self.directories {
+            let stats = store.stat_cache(path)?;
+            let dir = LocalDir::open_root(path, ignore.clone(), Some(stats)).map_err(|error| {
+                CommandError::from_error(crate::report::Kind::Input, &error, None)
+            })?;
+            locals.insert(name.clone(), Arc::new(dir));
+        }
+        Ok(locals)
+    }
+}
+
+/// The Dockerfile and the directory around it.
+struct FoundDockerfile {
+    /// File name without directories.
+    name: String,
+    /// Where it was read from; none for standard input.
+    path: Option<PathBuf>,
+    text: String,
+    /// The main context; none when there is none.
+    context: Option<PathBuf>,
+}
+
+fn read_dockerfile(args: &BuildArgs) -> Result<FoundDockerfile, CommandError> {
+    let file = args.file.as_deref();
+    for remote in [Some(args.context.as_str()), file].into_iter().flatten() {
+        if remote.contains("://") || remote.starts_with("git@") {
+            return Err(CommandError::input(format!("`{remote}`: remote contexts and Dockerfiles are not supported yet")));
+        }
+    }
+    if args.context == "-" {
+        if file == Some("-") {
+            return Err(CommandError::input("context and Dockerfile can't both come on standard input"));
+        }
+        let text = read_stdin()?;
+        return Ok(FoundDockerfile { name: "Dockerfile".to_owned(), path: None, text, context: None });
+    }
+    let context = PathBuf::from(&args.context);
+    let metadata = std::fs::metadata(&context)
+        .map_err(|error| CommandError::input(format!("cannot read the build context `{}`: {error}", context.display())))?;
+    if !metadata.is_dir() {
+        let error = CommandError::input(format!("the build context `{}` is not a directory", context.display()));
+        return Err(error.hint("name the directory, and the Dockerfile with -f"));
+    }
+    if file == Some("-") {
+        let text = read_stdin()?;
+        return Ok(FoundDockerfile { name: "Dockerfile".to_owned(), path: None, text, context: Some(context) });
+    }
+    let path = match file {
+        Some(file) => PathBuf::from(file),
+        None => default_dockerfile(&context),
+    };
+    let text = read_text(&path).map_err(|error| {
+        let message = format!("failed to read dockerfile: cannot open `{}`: {error}", path.display());
+        CommandError::input(message).hint("name it with -f, or create it in the context")
+    })?;
+    let name = path.file_name().map_or_else(|| "Dockerfile".to_owned(), |name| name.to_string_lossy().into_owned());
+    Ok(FoundDockerfile { name, path: Some(path), text, context: Some(context) })
+}
+
+fn default_dockerfile(context: &Path) -> PathBuf {
+    let usual = context.join("Dockerfile");
+    let lower = context.join("dockerfile");
+    if !usual.exists() && lower.exists() { lower } else { usual }
+}
+
+fn read_text(path: &Path) -> std::io::Result<String> {
+    Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned())
+}
+
+fn read_stdin() -> Result<String, CommandError> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut bytes)
+        .map_err(|error| CommandError::failed(format!("cannot read standard input: {error}")))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
+fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<IgnoreFile>, CommandError> {
+    let own = dockerfile.map(|path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".dockerignore");
+        PathBuf::from(name)
+    });
+    for path in own.into_iter().chain([context.join(".dockerignore")]) {
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(CommandError::input(format!("cannot read `{}`: {error}", path.display()))),
+        };
+        let ignore = IgnoreFile::parse(&bytes).map_err(|error| {
+            let hint = error.hint();
+            let mut report = CommandError::input(format!("failed to parse `{}`: {error}", path.display()));
+            report.hints.extend(hint);
+            report
+        })?;
+        return Ok((!ignore.is_empty()).then_some(ignore));
+    }
+    Ok(None)
+}
+
+fn build_arguments(args: &BuildArgs) -> Result<BTreeMap<String, String>, CommandError> {
+    let mut values = BTreeMap::new();
+    for path in &args.build_arg_file {
+        let text = read_text(path)
+            .map_err(|error| CommandError::input(format!("cannot read `{}`: {error}", path.display())))?;
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            insert_argument(&mut values, line);
+        }
+    }
+    for text in &args.build_arg {
+        if text.is_empty() || text.starts_with('=') {
+            return Err(CommandError::input(format!("--build-arg {text}: a name is needed")));
+        }
+        insert_argument(&mut values, text);
+    }
+    if !values.contains_key("SOURCE_DATE_EPOCH")
+        && let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH")
+    {
+        values.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
+    }
+    Ok(values)
+}
+
+/// `NAME=value`, or `NAME` with the value of the environment; a name that is not set there is not passed at all.
+fn insert_argument(values: &mut BTreeMap<String, String>, text: &str) {
+    match text.split_once('=') {
+        Some((name, value)) => drop(values.insert(name.to_owned(), value.to_owned())),
+        None => {
+            if let Ok(value) = std::env::var(text) {
+                values.insert(text.to_owned(), value);
+            }
+        }
+    }
+}
+
+fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<Time>, CommandError> {
+    match build_args.get("SOURCE_DATE_EPOCH").map(String::as_str) {
+        None | Some("") => Ok(None),
+        Some(text) => match text.parse::<i64>() {
+            Ok(secs) => Ok(Some(Time { secs, nanos: 0 })),
+            Err(_) => Err(CommandError::input(format!("SOURCE_DATE_EPOCH `{text}` is not a number of seconds"))),
+        },
+    }
+}
+
+fn platforms(texts: &[String]) -> Result<Vec<Platform>, CommandError> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        let platform = text.parse::<Platform>().map_err(|error| CommandError::input(format!("--platform: {error}")))?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    Ok(platforms)
+}
+
+fn named_context(
+    text: &str,
+    directories: &mut BTreeMap<String, (PathBuf, Option<IgnoreFile>)>,
+) -> Result<(String, NamedContext), CommandError> {
+    let bad = || CommandError::input(format!("--build-context {text}: it has the form NAME=VALUE"));
+    let (name, value) = text.split_once('=').ok_or_else(bad)?;
+    if name.is_empty() || value.is_empty() {
+        return Err(bad());
+    }
+    let name = name.to_lowercase();
+    let context = if let Some(image) = value.strip_prefix("docker-image://") {
+        if image == "scratch" {
+            NamedContext::Scratch
+        } else {
+            let reference = image.parse::<Reference>().map_err(|error| CommandError::input(error.to_string()))?;
+            NamedContext::Image(BaseRef::Name(reference.with_default_tag()))
+        }
+    } else if let Some(layout) = value.strip_prefix("oci-layout://") {
+        NamedContext::Image(layout_reference(layout))
+    } else if value.contains("://") || value.starts_with("git@") {
+        return Err(CommandError::input(format!("--build-context {text}: remote contexts are not supported yet")));
+    } else {
+        let path = PathBuf::from(value);
+        if !path.is_dir() {
+            return Err(CommandError::input(format!("--build-context {text}: `{value}` is not a directory")));
+        }
+        let key = format!("{MAIN}:{name}");
+        let ignore = ignore_file(&path, None)?;
+        directories.insert(key.clone(), (path, ignore));
+        NamedContext::Local(key)
+    };
+    Ok((name, context))
+}
+
+/// `PATH`, `PATH:TAG` or `PATH@DIGEST`.
+fn layout_reference(text: &str) -> BaseRef {
+    if let Some((path, digest)) = text.split_once('@') {
+        return BaseRef::OciLayout(path.to_owned(), Some(digest.to_owned()));
+    }
+    match text.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => BaseRef::OciLayout(path.to_owned(), Some(tag.to_owned())),
+        _ => BaseRef::OciLayout(text.to_owned(), None),
+    }
+}
+
+fn parse_tag(text: &str) -> Result<Reference, CommandError> {
+    match text.parse::<Reference>() {
+        Ok(reference) if reference.digest.is_none() => Ok(reference.with_default_tag()),
+        Ok(_) => Err(CommandError::input(format!("--tag {text}: a name can't have a digest"))),
+        Err(error) => Err(CommandError::input(format!("--tag {text}: {error}"))),
+    }
+}
+
+fn run_defaults(args: &BuildArgs, build_args: &BTreeMap<String, String>) -> Result<RunDefaults, CommandError> {
+    let network = match args.network.as_str() {
+        "default" | "bridge" => RunNetwork::Bridge,
+        "none" => RunNetwork::None,
+        "host" => RunNetwork::Host,
+        other => {
+            let error = CommandError::input(format!("network mode `{other}` is not supported for a build"));
+            return Err(error.hint("use default, none or host"));
+        }
+    };
+    let mut defaults = RunDefaults { network, ..RunDefaults::default() };
+    defaults.allow_host_network = network == RunNetwork::Host;
+    for entitlement in &args.allow {
+        match entitlement.as_str() {
+            "network.host" => defaults.allow_host_network = true,
+            "security.insecure" => defaults.allow_insecure = true,
+            other => return Err(CommandError::input(format!("--allow {other}: unknown entitlement"))),
+        }
+    }
+    for text in &args.add_host {
+        let (name, address) = match text.split_once('=') {
+            Some(pair) => pair,
+            None => text.split_once(':').ok_or_else(|| CommandError::input(format!("--add-host {text}: no address")))?,
+        };
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
+            return Err(CommandError::input(format!("--add-host {text}: `{address}` is not an address")));
+        }
+        defaults.hosts.push(ExtraHost { name: name.to_owned(), address: address.to_owned() });
+    }
+    if let Some(size) = &args.shm_size {
+        defaults.shm_size = Some(bytes("--shm-size", size)?);
+    }
+    defaults.ulimits.clone_from(&args.ulimit);
+    defaults.cgroup_parent.clone_from(&args.cgroup_parent);
+    defaults.hostname = build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned();
+    Ok(defaults)
+}
+
+/// A size with an optional unit: `64m`.
+pub(crate) fn bytes(flag: &str, text: &str) -> Result<u64, CommandError> {
+    parser::size::parse_size(text).ok_or_else(|| CommandError::input(format!("{flag} {text}: not a size in bytes")))
+}
+
+fn settings(args: &BuildArgs) -> Result<Settings, CommandError> {
+    if let Some(flag) = [("--cache-from", &args.cache_from), ("--cache-to", &args.cache_to)]
+        .into_iter()
+        .find_map(|(flag, values)| (!values.is_empty()).then_some(flag))
+    {
+        return Err(CommandError::input(format!("{flag} is not supported yet")));
+    }
+    let mut no_cache = NoCache::Off;
+    if args.no_cache {
+        no_cache = NoCache::All;
+    } else if !args.no_cache_filter.is_empty() {
+        no_cache = NoCache::Stages(args.no_cache_filter.iter().map(|s| s.to_lowercase()).collect::<BTreeSet<_>>());
+    }
+    let mut max_age = BTreeMap::new();
+    for text in &args.max_age {
+        let (age, stage) = text.split_once(':').unwrap_or((text, ""));
+        let age = age_of(age).ok_or_else(|| CommandError::input(format!("--max-age {text}: not an age such as 7d or 12h")))?;
+        max_age.insert(stage.to_owned(), age);
+    }
+    let mut secrets = BTreeMap::new();
+    for text in &args.secret {
+        let (id, secret) = secret(text)?;
+        secrets.insert(id, secret);
+    }
+    let mut ssh = BTreeMap::new();
+    for text in &args.ssh {
+        let (id, socket) = agent(text)?;
+        ssh.insert(id, socket);
+    }
+    Ok(Settings {
+        jobs: args.jobs,
+        no_cache,
+        max_age,
+        secrets,
+        ssh,
+        ca_bundle: ca_bundle(args.ca_cert.as_deref())?,
+        limits: limits(args)?,
+        backend: crate::context::backend()?,
+    })
+}
+
+fn age_of(text: &str) -> Option<std::time::Duration> {
+    let (number, unit) = text.split_at(text.len().checked_sub(1)?);
+    let seconds = match unit {
+        "d" => number.parse::<u64>().ok()?.checked_mul(86_400)?,
+        "w" => number.parse::<u64>().ok()?.checked_mul(604_800)?,
+        _ => return parser::duration::parse_duration(text).ok().map(|d| d),
+    };
+    Some(std::time::Duration::from_secs(seconds))
+}
+
+/// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`.
+fn secret(text: &str) -> Result<(String, Secret), CommandError> {
+    let bad = |why: &str| CommandError::input(format!("--secret {text}: {why}"));
+    let (mut id, mut src, mut env, mut kind) = (None, None, None, None);
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').unwrap_or(("id", field));
+        match key {
+            "id" => id = Some(value.to_owned()),
+            "src" | "source" => src = Some(value.to_owned()),
+            "env" => env = Some(value.to_owned()),
+            "type" => kind = Some(value.to_owned()),
+            other => return Err(bad(&format!("unexpected key `{other}`"))),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| bad("an id is needed"))?;
+    let variable = match (kind.as_deref(), env, &src) {
+        (None | Some("env"), Some(name), _) => Some(name),
+        (Some("env"), None, src) => Some(src.clone().unwrap_or_else(|| id.clone())),
+        (None, None, None) => std::env::var_os(&id).map(|_| id.clone()),
+        (None | Some("file"), _, _) => None,
+        (Some(other), _, _) => return Err(bad(&format!("unsupported type `{other}`"))),
+    };
+    let value = match variable {
+        Some(name) => match std::env::var(&name) {
+            Ok(value) => value.into_bytes(),
+            Err(_) => return Err(bad(&format!("the variable `{name}` is not set"))),
+        },
+        None => {
+            let path = src.unwrap_or_else(|| id.clone());
+            let metadata = std::fs::metadata(&path).map_err(|error| bad(&format!("cannot read `{path}`: {error}")))?;
+            if metadata.len() > SECRET_LIMIT {
+                return Err(bad("a secret can have 500 KiB at most"));
+            }
+            std::fs::read(&path).map_err(|error| bad(&format!("cannot read `{path}`: {error}")))?
+        }
+    };
+    Ok((id, Secret(value)))
+}
+
+/// `default` or `ID[=SOCKET]`.
+fn agent(text: &str) -> Result<(String, PathBuf), CommandError> {
+    let (id, socket) = match text.split_once('=') {
+        Some((id, socket)) => (id.to_owned(), PathBuf::from(socket)),
+        None => match std::env::var_os("SSH_AUTH_SOCK") {
+            Some(socket) => (text.to_owned(), PathBuf::from(socket)),
+            None => {
+                let error = CommandError::input(format!("--ssh {text}: SSH_AUTH_SOCK is not set"));
+                return Err(error.hint("start an agent, or name its socket: --ssh default=SOCKET"));
+            }
+        },
+    };
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::metadata(&socket) {
+        Ok(meta) if meta.file_type().is_socket() => Ok((id, std::path::absolute(&socket).unwrap_or(socket))),
+        Ok(_) => {
+            let error = CommandError::input(format!("--ssh {text}: `{}` is not an agent's socket", socket.display()));
+            Err(error.hint("add the key to an agent (ssh-add) and pass the agent"))
+        }
+        Err(error) => Err(CommandError::input(format!("--ssh {text}: cannot use `{}`: {error}", socket.display()))),
+    }
+}
+
+/// The bundle of `--ca-cert`: the host's own, or a file.
+fn ca_bundle(value: Option<&str>) -> Result<Option<Vec<u8>>, CommandError> {
+    const HOST: [&str; 4] = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    let path = match value {
+        None => return Ok(None),
+        Some("host") => {
+            let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from).filter(|path| path.is_file());
+            let usual = || HOST.iter().map(PathBuf::from).find(|path| path.is_file());
+            given.or_else(usual).ok_or_else(|| {
+                let error = CommandError::input("--ca-cert host: this host has no CA bundle in the usual places");
+                error.hint("install ca-certificates, or name a file")
+            })?
+        }
+        Some(file) => PathBuf::from(file),
+    };
+    let bytes = std::fs::read(&path)
+        .map_err(|error| CommandError::input(format!("--ca-cert: cannot read `{}`: {error}", path.display())))?;
+    Ok(Some(bytes))
+}
+
+fn limits(args: &BuildArgs) -> Result<executor::spec::Limits, CommandError> {
+    let mut limits = executor::spec::Limits::default();
+    let memory = args.memory.iter().map(|value| format!("memory={value}"));
+    for text in args.resource.iter().cloned().chain(memory) {
+        let bad = || CommandError::input(format!("--resource {text}: it has the form KEY=VALUE"));
+        let (key, value) = text.split_once('=').ok_or_else(bad)?;
+        let number = || value.parse::<u64>().map_err(|_| CommandError::input(format!("--resource {text}: not a number")));
+        match key {
+            "memory" => limits.memory = Some(bytes("--resource memory", value)?),
+            "memory-swap" => limits.memory_swap = Some(bytes("--resource memory-swap", value)?),
+            "cpu-shares" => limits.cpu_shares = Some(number()?),
+            "cpu-period" => limits.cpu_period = Some(number()?),
+            "cpu-quota" => limits.cpu_quota = Some(number()?),
+            "cpuset-cpus" => limits.cpuset_cpus = Some(value.to_owned()),
+            "cpuset-mems" => limits.cpuset_mems = Some(value.to_owned()),
+            other => return Err(CommandError::input(format!("--resource {other}: unknown resource"))),
+        }
+    }
+    Ok(limits)
+}
+
+/// What makes builds the same one over time: where the Dockerfile and the context are.
+fn project(dockerfile: &FoundDockerfile) -> String {
+    let absolute = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    let context = dockerfile.context.as_deref().map_or_else(|| "-".to_owned(), absolute);
+    let file = dockerfile.path.as_deref().map_or_else(|| "-".to_owned(), absolute);
+    format!("{context}\n{file}")
+}

@@ -1,0 +1,189 @@
+//! `rbuild build`: reads what the user gave, builds, puts the result where it is wanted, and tells about it.
+
+mod images;
+mod inputs;
+mod output;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use parser::Diagnostic;
+use solver::{Built, Cancel, Session};
+
+use crate::args::BuildArgs;
+use crate::context::Context;
+use crate::progress::{Kind as ProgressKind, Progress};
+use crate::report::{CommandError, SourceText};
+
+use images::StoreImages;
+use inputs::Inputs;
+use output::Outputs;
+
+pub(crate) use output::with_file_or_stdout;
+
+/// Builds.
+pub(crate) fn run(args: &BuildArgs, context: &Context) -> Result<ExitCode, CommandError> {
+    let inputs = inputs::read(args)?;
+    let outputs = Outputs::parse(args)?;
+    if let Some(path) = &args.iidfile {
+        remove_if_there(path)?;
+    }
+    let source = SourceText { name: &inputs.dockerfile_name, text: &inputs.dockerfile_text };
+    let parsed = parser::parse_with_check(inputs.dockerfile_text.as_bytes(), inputs.check.as_deref());
+    if args.check || args.call.as_deref().is_some_and(|call| call != "build") {
+        return crate::commands::check::run(args, &inputs.dockerfile_name, &inputs.dockerfile_text, &parsed);
+    }
+    let needed = |request| solver::plan::needed_stages(&parsed.dockerfile, request);
+    let reachable: BTreeSet<usize> = inputs.requests.iter().flat_map(needed).collect();
+    if parsed.has_errors(|stage| reachable.contains(&stage)) {
+        let matters = |d: &&Diagnostic| d.stage.is_none_or(|stage| reachable.contains(&stage));
+        let found: Vec<Diagnostic> = parsed.diagnostics.iter().filter(matters).cloned().collect();
+        return Err(source.diagnostics(&found));
+    }
+    let mut warnings: Vec<Diagnostic> = parsed.diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
+    if parsed.dockerfile.check.error && !warnings.is_empty() {
+        return Err(lint_failure(&source, &warnings));
+    }
+    let built = build(args, context, &inputs, &parsed.dockerfile)?;
+    warnings.extend(built.warnings.iter().cloned());
+    if parsed.dockerfile.check.error && !warnings.is_empty() {
+        return Err(lint_failure(&source, &warnings));
+    }
+    finish(args, context, &inputs, outputs, built)?;
+    if !args.quiet {
+        show_warnings(&source, &warnings);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(
+    args: &BuildArgs,
+    context: &Context,
+    inputs: &Inputs,
+    dockerfile: &parser::Dockerfile,
+) -> Result<Built, CommandError> {
+    let store = context.store()?;
+    let kind = if args.quiet { "none" } else { args.progress.as_str() };
+    let kind = ProgressKind::parse(kind, std::io::stderr().is_terminal())
+        .ok_or_else(|| CommandError::input(format!("unknown kind of progress `{}`", args.progress)))?;
+    let progress = Progress::start(kind);
+    let cancel = Cancel::default();
+    let _signals = crate::signals::cancel_on_interrupt(cancel.clone())?;
+    let events = |event| progress.event(event);
+    let images = StoreImages::new(store.clone(), context.registry(args.tls_verify), args.pull);
+    let session = Session {
+        store: &store,
+        images: &images,
+        events: &events,
+        cancel,
+        settings: inputs.settings.clone(),
+        locals: inputs.open_locals(&store)?,
+        project: inputs.project.clone(),
+        helper: OnceLock::new(),
+    };
+    let result = solver::build(&session, dockerfile, &inputs.requests);
+    let flushed = store.flush();
+    progress.finish();
+    let source = SourceText { name: &inputs.dockerfile_name, text: &inputs.dockerfile_text };
+    let built = result.map_err(|error| source.build_error(&error))?;
+    flushed?;
+    Ok(built)
+}
+
+/// Stores, exports and names the result, and writes the files that the user asked for.
+fn finish(
+    args: &BuildArgs,
+    context: &Context,
+    inputs: &Inputs,
+    outputs: Outputs,
+    mut built: Built,
+) -> Result<(), CommandError> {
+    let store = context.store()?;
+    let stored = output::store_images(&store, &built.images)?;
+    let names = if outputs.keeps_in_store() { inputs.tags.clone() } else { Vec::new() };
+    for name in &names {
+        store.set_name(name, stored.target)?;
+    }
+    let id = stored.target.digest().to_string();
+    built.report.image.id = Some(id.clone());
+    built.report.image.names = names.iter().map(oci::Reference::familiar).collect();
+    built.report.image.platform = built.images.first().map(|image| image.platform.to_string());
+    outputs.write(args, context, &store, &stored, &inputs.tags)?;
+    store.flush()?;
+    if let Some(path) = &args.iidfile {
+        write_file(path, id.as_bytes())?;
+    }
+    if let Some(path) = &args.report {
+        let json = serde_json::to_vec_pretty(&built.report)
+            .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
+        write_file(path, &json)?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let mut metadata: BTreeMap<&str, serde_json::Value> = BTreeMap::new();
+        metadata.insert("containerimage.config.digest", id.clone().into());
+        metadata.insert("image.name", built.report.image.names.join(",").into());
+        let json = serde_json::to_vec_pretty(&metadata)
+            .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
+        write_file(path, &json)?;
+    }
+    tell(args, &built, &id);
+    Ok(())
+}
+
+fn tell(args: &BuildArgs, built: &Built, id: &str) {
+    if args.quiet {
+        println!("{id}");
+        return;
+    }
+    if args.explain {
+        eprint!("{}", crate::commands::explain::render(&built.report));
+    }
+    let totals = &built.report.totals;
+    eprintln!("{} steps cached, {} ran, {:.1}s", totals.hits, totals.misses, totals.duration_ms as f64 / 1000.0);
+    if !built.skipped.is_empty() {
+        eprintln!("{} stages not needed: {}", built.skipped.len(), built.skipped.join(", "));
+    }
+    eprintln!("image {id}");
+    for name in &built.report.image.names {
+        eprintln!("named {name}");
+    }
+}
+
+fn lint_failure(source: &SourceText<'_>, warnings: &[Diagnostic]) -> CommandError {
+    let mut rules: Vec<&str> = warnings.iter().filter_map(|d| d.rule()).map(|rule| rule.name()).collect();
+    rules.dedup();
+    let mut error = CommandError::input(format!("lint violation found for rules: {}", rules.join(", ")));
+    error.excerpt = Some(warnings.iter().map(|warning| source.warning(warning)).collect());
+    error
+}
+
+fn show_warnings(source: &SourceText<'_>, warnings: &[Diagnostic]) {
+    if warnings.is_empty() {
+        return;
+    }
+    eprintln!();
+    for warning in warnings {
+        eprintln!("{}", source.warning(warning));
+    }
+    let s = if warnings.len() == 1 { "" } else { "s" };
+    eprintln!("{} warning{s} found", warnings.len());
+}
+
+fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), CommandError> {
+    std::fs::write(path, bytes)
+        .map_err(|error| CommandError::failed(format!("cannot write `{}`: {error}", path.display())))
+}
+
+fn remove_if_there(path: &std::path::Path) -> Result<(), CommandError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(CommandError::failed(format!("cannot remove `{}`: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Named contexts and the main one, opened.
+pub(crate) type Locals = BTreeMap<String, Arc<solver::files::local::LocalDir>>;

@@ -1,0 +1,37 @@
+//! The commands, one file each. This one only hands over.
+
+mod build;
+mod check;
+mod doctor;
+mod explain;
+mod images;
+mod prune;
+mod transfer;
+
+use std::process::ExitCode;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::report::CommandError;
+
+/// Runs a command.
+pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
+    match command {
+        Command::Build(args) => build::run(&args, context),
+        Command::Explain(args) => explain::run(&args, context),
+        Command::Images(args) => images::list(&args, context),
+        Command::Rmi(args) => images::remove(&args, context),
+        Command::Tag(args) => images::tag(&args, context),
+        Command::Inspect(args) => images::inspect(&args, context),
+        Command::History(args) => images::history(&args, context),
+        Command::Load(args) => transfer::load(&args, context),
+        Command::Save(args) => transfer::save(&args, context),
+        Command::Pull(args) => transfer::pull(&args, context),
+        Command::Push(args) => transfer::push(&args, context),
+        Command::Prune(args) => prune::run(&args, context),
+        Command::Df(args) => prune::usage(&args, context),
+        Command::Fsck => prune::fsck(context),
+        Command::Doctor(args) => doctor::run(&args, context),
+        Command::Container(command) => crate::container::run(command, context),
+    }
+}

@@ -1,0 +1,130 @@
+//! `load`, `save`, `pull` and `push`: images between the store and the world.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use cache::{Store, StoredImage, Target};
+use exporter::{ImageOptions, Input};
+use oci::{Platform, Reference};
+
+use super::build::with_file_or_stdout;
+use super::images::find;
+use crate::args::{LoadArgs, PullArgs, PushArgs, SaveArgs};
+use crate::context::Context;
+use crate::report::CommandError;
+
+/// Reads images from a file or standard input.
+pub(crate) fn load(args: &LoadArgs, context: &Context) -> Result<ExitCode, CommandError> {
+    let store = context.store()?;
+    let name = args.tag.as_deref().map(reference).transpose()?;
+    let loaded = match args.input.as_deref().filter(|path| *path != "-") {
+        Some(path) => exporter::load(&store, Input::Path(path), name.as_ref())?,
+        None if std::io::stdin().is_terminal() => {
+            return Err(CommandError::input("there is nothing to load: standard input is a terminal").hint("name a file with -i"));
+        }
+        None => exporter::load(&store, Input::Stream(&mut std::io::stdin()), name.as_ref())?,
+    };
+    for image in loaded {
+        let id = image.target.digest();
+        if args.quiet {
+            println!("{id}");
+        } else if image.names.is_empty() {
+            println!("Loaded image {id}");
+        }
+        for name in image.names.iter().filter(|_| !args.quiet) {
+            println!("Loaded image {}", name.familiar());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes images to a file or standard output.
+pub(crate) fn save(args: &SaveArgs, context: &Context) -> Result<ExitCode, CommandError> {
+    let store = context.store()?;
+    let mut images = Vec::new();
+    let mut names = Vec::new();
+    for text in &args.images {
+        let (found, name) = images_of(&store, text)?;
+        images.extend(found);
+        names.extend(name);
+    }
+    if args.images.len() > 1 {
+        return Err(CommandError::input("several images in one archive are not supported yet").hint("save them one by one"));
+    }
+    let options = ImageOptions::default();
+    with_file_or_stdout(args.output.as_deref(), |output| {
+        match args.format.as_str() {
+            "docker-archive" => drop(exporter::export_docker(&store, &images, &names, &options, output)?),
+            "oci-archive" => drop(exporter::export_oci(&store, &images, &names, &options, output)?),
+            other => return Err(CommandError::input(format!("unknown format `{other}`"))),
+        }
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches an image and names it.
+pub(crate) fn pull(args: &PullArgs, context: &Context) -> Result<ExitCode, CommandError> {
+    let store = context.store()?;
+    let name = reference(&args.image)?;
+    let platform = match &args.platform {
+        Some(text) => text.parse().map_err(|error: oci::PlatformError| CommandError::input(error.to_string()))?,
+        None => Platform::host(),
+    };
+    let image = pull_image(&store, context, &name, &platform, args.tls_verify)?;
+    if args.quiet {
+        println!("{}", image.id);
+    } else {
+        println!("Pulled {} ({})", name.familiar(), image.id);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches an image with all its layers and gives it its name.
+pub(crate) fn pull_image(
+    store: &Store,
+    context: &Context,
+    name: &Reference,
+    platform: &Platform,
+    tls_verify: bool,
+) -> Result<StoredImage, CommandError> {
+    let client = context.registry(tls_verify);
+    let pulled = exporter::pull(store, &client, name, platform, &exporter::PullOptions::default(), &|_, _, _| {})?;
+    store.set_name(name, Target::Image(pulled.image.id))?;
+    store.flush()?;
+    Ok(pulled.image)
+}
+
+/// Sends an image to its registry.
+pub(crate) fn push(args: &PushArgs, context: &Context) -> Result<ExitCode, CommandError> {
+    let store = context.store()?;
+    let name = reference(&args.image)?;
+    let (images, _) = images_of(&store, &args.image)?;
+    let mut options = ImageOptions::default();
+    options.compression.codec = args
+        .compression
+        .parse()
+        .map_err(|_| CommandError::input(format!("unknown compression `{}`", args.compression)))?;
+    let client = context.registry(args.tls_verify);
+    let exported = exporter::push(&store, &client, &images, &name, &options, &|_, _, _| {})?;
+    if !args.quiet {
+        println!("Pushed {} ({})", name.familiar(), exported.descriptor.digest);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An image name with its default tag.
+pub(crate) fn reference(text: &str) -> Result<Reference, CommandError> {
+    let parsed = text.parse::<Reference>().map_err(|error| CommandError::input(error.to_string()))?;
+    Ok(parsed.with_default_tag())
+}
+
+/// The images behind a name or an id, one a platform, and the name.
+fn images_of(store: &Store, text: &str) -> Result<(Vec<StoredImage>, Option<Reference>), CommandError> {
+    let (target, name) = find(store, text)?;
+    let mut images = Vec::new();
+    for id in store.images_of(&target)? {
+        images.extend(store.image(&id)?);
+    }
+    Ok((images, name))
+}
