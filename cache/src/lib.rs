@@ -72,7 +72,7 @@ pub use gc::{PrunePolicy, Pruned, PrunedItem, Select, SpaceLimit};
 pub use history::{BuildId, BuildRow, BuildStatus, CacheUse, NewBuild, Outcome, StepRow};
 pub use image::{ImageSummary, StoredImage, Target};
 pub use keylock::{KeyGuard, KeyLock, KeyWaiter};
-pub use layer::LayerDraft;
+pub use layer::{Adopted, IngestedLayer, LayerDraft};
 pub use mounts::{CacheMount, CacheMountInfo, Sharing};
 pub use record::{Filing, Manifest, Record};
 pub use session::Pin;

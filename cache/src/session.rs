@@ -114,6 +114,12 @@ impl Session {
         self.layout.session_tmp(&self.id).join(number.to_string())
     }
 
+    /// Those pins that the lease does not have yet.
+    fn missing(&self, pins: impl IntoIterator<Item = Pin>) -> Vec<Pin> {
+        let pinned = self.pinned.lock().expect("no thread panics while it holds the pins");
+        pins.into_iter().filter(|pin| !pinned.contains(pin)).collect()
+    }
+
     /// Adds pins to the lease. The caller holds the gate.
     pub(crate) fn pin(&self, _gate: &Gate, pins: impl IntoIterator<Item = Pin>) -> io::Result<()> {
         let mut pinned = self.pinned.lock().expect("no thread panics while it holds the pins");
@@ -223,6 +229,10 @@ impl Store {
     /// When the lease can't be written; then nothing is kept.
     pub fn pin(&self, pins: impl IntoIterator<Item = Pin>) -> Result<(), StoreError> {
         let session = self.session()?;
+        let pins = session.missing(pins);
+        if pins.is_empty() {
+            return Ok(());
+        }
         let gate = Gate::shared(self.layout())?;
         session.pin(&gate, pins).map_err(io_error("write", "a lease"))
     }
