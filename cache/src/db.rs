@@ -4,7 +4,7 @@
 //! transaction is IMMEDIATE: a deferred one that reads first fails at once with SQLITE_BUSY when another process writes,
 //! without waiting (SQLite, "Transactions", "read transactions versus write transactions").
 
-use std::fs;
+use std::fs::{self, File};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -66,7 +66,7 @@ CREATE INDEX steps_by_key ON steps (key);
 ";
 
 /// Makes the database of a new store. The caller holds the gate exclusively. The switch to WAL does not wait for other
-/// openers, so it happens on a file that nobody else knows.
+/// openers, so it happens on a file that nobody else knows. Its name reaches the disk with that of the format file.
 pub(crate) fn create(layout: &Layout) -> Result<(), StoreError> {
     let failed = || db_error("create the tables");
     let new = layout.new_database();
@@ -75,10 +75,16 @@ pub(crate) fn create(layout: &Layout) -> Result<(), StoreError> {
     }
     let [temp, ..] = new;
     let connection = Connection::open(&temp).map_err(failed())?;
+    // Nobody sees this file before the one sync below.
+    connection.pragma_update(None, "synchronous", "OFF").map_err(failed())?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed())?;
     connection.execute_batch(SCHEMA).map_err(failed())?;
     connection.close().map_err(|(_, err)| db_error("create the tables")(err))?;
-    fs::rename(&temp, layout.database()).map_err(io_error("create", "the store's database"))
+    let show = || {
+        File::open(&temp)?.sync_all()?;
+        fs::rename(&temp, layout.database())
+    };
+    show().map_err(io_error("create", "the store's database"))
 }
 
 /// Opens the database, making it anew when someone deleted it: it can be lost at the price of the cache.

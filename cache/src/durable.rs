@@ -116,10 +116,11 @@ pub(crate) fn recover_after_reboot(layout: &Layout, boot: &BootId) -> Result<(),
         .map_err(io_error("write", object))
 }
 
-/// Notes the boot id. The caller holds the gate exclusively.
+/// Notes the boot id. The caller holds the gate exclusively. A power cut may take the note; then the next opening recovers once
+/// more, from nothing.
 pub(crate) fn write_boot(layout: &Layout, boot: &BootId) -> io::Result<()> {
     fsio::remove_file(&layout.boot_new())?;
-    fsio::replace_durably(&layout.boot_new(), &layout.boot(), boot.as_str().as_bytes())
+    fsio::replace(&layout.boot_new(), &layout.boot(), boot.as_str().as_bytes())
 }
 
 fn drop_unsynced(layout: &Layout, _gate: &Gate) -> io::Result<()> {

@@ -161,6 +161,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
 
     use super::*;
     use crate::content::hash_file;
@@ -368,12 +369,14 @@ mod tests {
         believed
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn no_edit_fools_the_cache(edits in proptest::collection::vec((edit(), any::<bool>()), 1..40)) {
-            let (_root, context, store) = context();
+    #[test]
+    fn no_edit_fools_the_cache() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let config = ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() };
+        let edits = proptest::collection::vec((edit(), any::<bool>()), 1..40);
+        let try_edits = |edits: Vec<((usize, Edit), bool)>| {
+            let context = tempfile::tempdir().unwrap();
             for name in FILES {
                 fs::write(context.path().join(name), [0; 8]).unwrap();
             }
@@ -385,7 +388,9 @@ mod tests {
                 }
             }
             look(&store, context.path());
-        }
+            Ok(())
+        };
+        TestRunner::new(config).run(&edits, try_edits).unwrap();
     }
 
     #[test]
