@@ -283,6 +283,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn threads_may_share_a_store() {
+        fn shared<T: Send + Sync + Clone>() {}
+        shared::<Store>();
+    }
+
+    #[test]
     fn a_store_is_made_once_and_opened_again() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("deep/store");
