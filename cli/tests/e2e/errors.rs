@@ -11,11 +11,11 @@ fn space() -> TestSpace {
 #[track_caller]
 fn fails(space: &TestSpace, dockerfile: &str, code: i32, words: &[&str]) {
     space.dockerfile(dockerfile);
-    let mut output = space.try_build(&[]).code(code).keeps_quiet_about("panicked").keeps_quiet_about("/store/");
+    let output = space.try_build(&[]);
+    output.code(code).keeps_quiet_about("panicked").keeps_quiet_about("/store/");
     for word in words {
-        output = output.says(word);
+        output.says(word);
     }
-    drop(output);
     space.run(&["fsck"]).success();
 }
 
@@ -70,8 +70,8 @@ fn bases_that_do_not_exist() {
 fn steps_that_fail() {
     let space = space();
     space.dockerfile("FROM busybox\nRUN echo before\nRUN echo to stdout; echo to stderr >&2; exit 3\n");
-    let output = space.try_build(&["--progress", "plain"]).code(1);
-    let output = output.says("Dockerfile:3").says("to stdout").says("to stderr").says("exit code: 3");
+    let output = space.try_build(&["--progress", "plain"]);
+    output.code(1).says("Dockerfile:3").says("to stdout").says("to stderr").says("exit code: 3");
     let last = output.stderr.lines().filter(|line| line.starts_with("error: ")).count();
     assert_eq!(last, 1, "one cause line: {output}");
     fails(&space, "FROM busybox\nRUN [\"/no/such\"]\n", 1, &["Dockerfile:2", "/no/such"]);
@@ -83,7 +83,7 @@ fn steps_that_fail() {
 fn flags_that_are_wrong() {
     let space = space();
     space.dockerfile("FROM busybox\n");
-    space.run(&["build", "--tga", "x", "ctx"]).code(2).says("--tag");
+    space.run(&["build", "--buildarg", "x=1", "ctx"]).code(2).says("--build-arg");
     space.run(&["build", "-t", "Upper:1", "ctx"]).code(2).says("Upper");
     space.run(&["build", "--network", "wrong", "ctx"]).code(2).says("wrong");
     space.run(&["build", "--output", "type=wrong", "ctx"]).code(2).says("wrong");
@@ -144,7 +144,8 @@ fn a_disk_that_is_full() {
     let binary = env!("CARGO_BIN_EXE_rbuild");
     let base = crate::support::base_image();
     let arguments = ["-m", "sh", "-c", script, "sh", binary, base.to_str().unwrap()];
-    let output = Output::of(space.program("unshare", &arguments)).success();
+    let output = Output::of(space.program("unshare", &arguments));
+    output.success();
     assert!(output.stdout.ends_with("small\n"), "{output}");
     assert_eq!(space.read("code"), "1\n");
     let failure = space.read("failure");
@@ -164,8 +165,8 @@ fn no_permission_for_namespaces() {
         let command = ["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", env!("CARGO_BIN_EXE_rbuild")];
         Output::of(space.program("setpriv", &[&command[..], args].concat()))
     };
-    let output = without(&["build", "-t", "image", "ctx"]).code(1).says("not permitted").says("hint: ");
-    drop(output.keeps_quiet_about("panicked"));
-    drop(without(&["run", "--rm", "busybox", "true"]).code(125).says("hint: "));
+    let output = without(&["build", "-t", "image", "ctx"]);
+    output.code(1).says("not permitted").says("hint: ").keeps_quiet_about("panicked");
+    without(&["run", "--rm", "busybox", "true"]).code(125).says("hint: ");
     space.build(&[]);
 }

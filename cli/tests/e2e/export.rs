@@ -23,7 +23,7 @@ fn other_programs_take_our_layouts(space: &TestSpace) {
     with_odd_files(space);
     space.ok(&["build", "-t", "app:1", "--output", "type=oci,dest=out.tar", "ctx"]);
     if let Some(skopeo) = find_program("skopeo") {
-        let text = Output::of(space.program(&skopeo, &["inspect", "oci-archive:out.tar"])).success().stdout;
+        let text = Output::of(space.program(&skopeo, &["inspect", "oci-archive:out.tar"])).text();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(value["Env"].as_array().unwrap().contains(&"K=V".into()), "{text}");
         let copy = ["--insecure-policy", "copy", "-q", "oci-archive:out.tar", "oci:layout:latest"];
@@ -51,7 +51,7 @@ fn podman_loads_and_runs_our_archives(space: &TestSpace) {
     let podman = |args: &[&str]| {
         let (root, run) = (space.path("podman"), space.path("podman.run"));
         let store = ["--root", root.to_str().unwrap(), "--runroot", run.to_str().unwrap(), "--storage-driver", "vfs"];
-        Output::of(space.program(&podman, &[&store[..], args].concat())).success().stdout
+        Output::of(space.program(&podman, &[&store[..], args].concat())).text()
     };
     for file in ["oci.tar", "docker.tar"] {
         let loaded = podman(&["load", "-q", "-i", file]);
@@ -71,7 +71,7 @@ fn trees_come_out_as_directories_and_tars(space: &TestSpace) {
     let mut command = space.command(&["build", "-o", "-", "ctx"]);
     command.stdout(fs::File::create(space.path("tree.tar")).unwrap());
     Output::of(command).success();
-    let list = Output::of(space.program("tar", &["-tvf", "tree.tar"])).success().stdout;
+    let list = Output::of(space.program("tar", &["-tvf", "tree.tar"])).text();
     assert!(list.contains("-rw-r----- 0/0"), "{list}");
     assert!(list.contains("out/made"), "{list}");
 }

@@ -40,7 +40,8 @@ fn nothing_changed_everything_hits(space: &TestSpace) {
 fn a_changed_file_is_named(space: &TestSpace) {
     two_files(space);
     space.write("ctx/src/b", "changed\n");
-    let output = space.try_build(&["--progress", "plain"]).success().says("src/b");
+    let output = space.try_build(&["--progress", "plain"]);
+    output.success().says("src/b");
     let report = space.report();
     assert_eq!(report.caches(&[2, 3, 4]), ["hit", "miss", "miss"], "{output}");
     assert_eq!(
@@ -81,7 +82,8 @@ fn explain_tells_the_last_build(space: &TestSpace) {
     assert!(text.contains("COPY src /src") && text.contains("src/a"), "{text}");
     assert!(!text.contains("src/b"), "{text}");
     space.write("ctx/src/b", "other\n");
-    let output = space.try_build(&["--explain"]).success();
+    let output = space.try_build(&["--explain"]);
+    output.success();
     assert!(format!("{}{}", output.stdout, output.stderr).contains("src/b"), "{output}");
 }
 
@@ -132,7 +134,7 @@ fn failed_builds_keep_finished_steps(space: &TestSpace) {
 
 fn reports_are_complete(space: &TestSpace) {
     let report = two_files(space);
-    assert_eq!(report.0["image"]["names"], serde_json::json!(["docker.io/library/image:latest"]));
+    assert_eq!(report.0["image"]["names"], serde_json::json!(["image:latest"]));
     let step = report.step(3);
     assert_eq!(step["instruction"], "COPY src /src");
     assert!(step["key"].as_str().unwrap().starts_with("sha256:"));

@@ -109,7 +109,7 @@ fn builds_are_pushed(space: &TestSpace) {
     space.dockerfile("FROM busybox\nLABEL pushed=yes\nRUN echo 1 > /1\n");
     space.ok(&["build", "--push", "-t", &name, "ctx"]);
     let inspect = ["inspect", "--tls-verify=false", &format!("docker://{name}")];
-    let text = Output::of(space.program(skopeo, &inspect)).success().stdout;
+    let text = Output::of(space.program(skopeo, &inspect)).text();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["Labels"]["pushed"], "yes");
     space.run(&["build", "--push", "ctx"]).code(2).says("tag");
 }

@@ -110,7 +110,7 @@ fn a_container_reads_standard_input(space: &TestSpace) {
     space.write("in", "line\n");
     let mut command = space.command(&["run", "--rm", "-i", "--network", "none", "image", "cat"]);
     command.stdin(std::fs::File::open(space.path("in")).unwrap());
-    assert_eq!(crate::support::Output::of(command).success().stdout, "line\n");
+    assert_eq!(crate::support::Output::of(command).text(), "line\n");
 }
 
 fn exec_enters_a_container(space: &TestSpace) {

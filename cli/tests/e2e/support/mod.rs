@@ -100,10 +100,6 @@ impl TestSpace {
         Some(space)
     }
 
-    pub fn backend(&self) -> Backend {
-        self.backend
-    }
-
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -160,7 +156,7 @@ impl TestSpace {
 
     /// Runs it, wants success, and gives its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
-        self.run(args).success().stdout
+        self.run(args).text()
     }
 
     /// Builds `ctx` as `image:latest` and gives the report.

@@ -28,26 +28,33 @@ impl Output {
     }
 
     #[track_caller]
-    pub fn success(self) -> Self {
+    pub fn success(&self) -> &Self {
         self.code(0)
     }
 
     #[track_caller]
-    pub fn code(self, code: i32) -> Self {
+    pub fn code(&self, code: i32) -> &Self {
         assert_eq!(self.code, code, "{self}");
         self
     }
 
+    /// Wants success and gives standard output.
+    #[track_caller]
+    pub fn text(self) -> String {
+        self.success();
+        self.stdout
+    }
+
     /// Standard error has these words.
     #[track_caller]
-    pub fn says(self, words: &str) -> Self {
+    pub fn says(&self, words: &str) -> &Self {
         assert!(self.stderr.contains(words), "no `{words}` in:\n{self}");
         self
     }
 
     /// Standard error has not.
     #[track_caller]
-    pub fn keeps_quiet_about(self, words: &str) -> Self {
+    pub fn keeps_quiet_about(&self, words: &str) -> &Self {
         assert!(!self.stderr.contains(words), "`{words}` in:\n{self}");
         self
     }
@@ -164,12 +171,6 @@ impl Report {
         let reason = &self.step(line)["reason"];
         let detail = reason["detail"].as_array().into_iter().flatten().filter_map(|d| d.as_str());
         [reason["kind"].as_str().unwrap()].into_iter().chain(detail).collect::<Vec<_>>().join(": ")
-    }
-
-    /// diffID of a line's layer.
-    #[track_caller]
-    pub fn layer(&self, line: u64) -> &str {
-        self.step(line)["layer"]["diff_id"].as_str().unwrap()
     }
 
     pub fn image(&self) -> &str {
