@@ -141,6 +141,30 @@ fn the_last_of_two_sessions_takes_the_network_down() {
 }
 
 #[test]
+fn sessions_come_and_go_at_once() {
+    let Some(host) = Host::new() else { return };
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let host = &host;
+            scope.spawn(move || {
+                host.namespace.enter();
+                for round in 0..4 {
+                    let child = Namespace::new();
+                    let mut session = Session::new();
+                    let attachment =
+                        host.attach(&mut session, host.bridge("bridge", &format!("c{worker}-{round}")), &child);
+                    assert!(child.reaches("10.210.0.1"), "{worker} {round}");
+                    session.release(attachment);
+                    drop(child);
+                    session.close().unwrap();
+                }
+            });
+        }
+    });
+    eventually("nothing is left", || leftovers() == "forwarding 0");
+}
+
+#[test]
 fn a_crash_is_cleaned_up() {
     let Some(host) = Host::new() else { return };
     let networks = Networks::open(&host.state().join("net"));
@@ -266,7 +290,7 @@ fn addresses_are_checked() {
     };
     insta::assert_snapshot!(at("10.50.0.1", "a", &a).unwrap_err(), @"address 10.50.0.1 is already used in network `tiny`");
     insta::assert_snapshot!(at("10.50.0.3", "a", &a).unwrap_err(), @"address 10.50.0.3 is not a host address of network `tiny` (10.50.0.0/30)");
-    insta::assert_snapshot!(at("", "../a", &a).unwrap_err(), @"`../a` is not a network name");
+    insta::assert_snapshot!(at("", "../a", &a).unwrap_err(), @"`../a` cannot be the name of a network or container");
     let _held = at("10.50.0.2", "a", &a).unwrap();
     insta::assert_snapshot!(at("", "b", &b).unwrap_err(), @"no free address in network `tiny` (10.50.0.0/30)");
     insta::assert_snapshot!(at("", "a", &b).unwrap_err(), @"container is already attached to network `tiny`");

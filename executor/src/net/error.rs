@@ -40,8 +40,8 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
-    /// The name cannot be used for a network.
-    #[error("`{name}` is not a network name")]
+    /// The name cannot be used for a network or a container on one.
+    #[error("`{name}` cannot be the name of a network or container")]
     Name {
         /// The name.
         name: String,

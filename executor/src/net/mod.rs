@@ -12,6 +12,8 @@
 //!
 //! No program is run (but pasta or slirp4netns for ordinary users), nothing needs a daemon, nothing is left behind
 //! after the last container. A crash leaves links and files that the next attach or prune removes.
+//!
+//! Bridges are IPv4 only: a container has `::1` and no other IPv6 address. Published ports listen on IPv6 all the same.
 
 mod bridge;
 mod dns;

@@ -1,4 +1,6 @@
 //! Forwards UDP: a socket towards the container for each client, dropped when it was silent for a while.
+//!
+//! A host with several addresses answers from the one its routes choose: publish on one address where that matters.
 
 use std::collections::BTreeMap;
 use std::io;
