@@ -106,11 +106,9 @@ impl Archive {
         let Some(name) = normal(name.as_bytes()) else { return Ok(None) };
         match self {
             Self::Dir(dir) => open_beneath(dir, &name),
-            Self::Tar { file, members } => Ok(find(members, name).map(|(offset, left)| Member {
-                file: MemberFile::Shared(file),
-                offset,
-                left,
-            })),
+            Self::Tar { file, members } => {
+                Ok(find(members, name).map(|(offset, left)| Member { file: MemberFile::Shared(file), offset, left }))
+            }
         }
     }
 

@@ -63,8 +63,8 @@ pub(crate) fn assemble(
 ) -> Result<Assembled, ExportError> {
     let missing = ExportError::Document { kind: "config", digest: image.id };
     let config = store.blob(&image.id)?.ok_or(missing)?;
-    let parsed: ImageConfig = serde_json::from_slice(&config)
-        .map_err(|_| ExportError::Document { kind: "config", digest: image.id })?;
+    let parsed: ImageConfig =
+        serde_json::from_slice(&config).map_err(|_| ExportError::Document { kind: "config", digest: image.id })?;
     let kept = match image.manifest {
         Some(manifest) if !options.compression.force && options.annotations.manifest.is_empty() => {
             keep(store, image, &manifest, at_origin)?
@@ -123,7 +123,9 @@ fn compose(
 ) -> Result<Parts, ExportError> {
     let config_descriptor = Descriptor::of(media_type::OCI_CONFIG, config);
     let layer = |diff_id| match layers::original(store, diff_id)? {
-        Some(original) if !options.compression.force && at_origin(&original) && !store.has_blob(&original.digest)? => {
+        Some(original)
+            if !options.compression.force && at_origin(&original) && !store.has_blob(&original.digest)? =>
+        {
             let descriptor = layers::plain_descriptor(&original);
             Ok(Layer { diff_id: *diff_id, descriptor, source: Source::Origin })
         }

@@ -115,9 +115,10 @@ impl LoadError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Unknown => {
-                Some("`load` reads OCI layouts and what `docker save` writes; the tar of a file system is no image".to_owned())
-            }
+            Self::Unknown => Some(
+                "`load` reads OCI layouts and what `docker save` writes; the tar of a file system is no image"
+                    .to_owned(),
+            ),
             Self::OneName { .. } => Some("load it without a name".to_owned()),
             Self::Store(error) => error.hint(),
             _ => None,

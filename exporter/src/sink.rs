@@ -210,14 +210,16 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        Output::File(&path).produce(|out| Ok(out.write_all(b"new").unwrap())).unwrap();
+        let put = |out: &mut dyn Write| out.write_all(b"new").map_err(|source| ExportError::Stream { source });
+        Output::File(&path).produce(put).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn devices_are_written_in_place() {
-        Output::File(Path::new("/dev/null")).produce(|out| Ok(out.write_all(b"x").unwrap())).unwrap();
+        let put = |out: &mut dyn Write| out.write_all(b"x").map_err(|source| ExportError::Stream { source });
+        Output::File(Path::new("/dev/null")).produce(put).unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 

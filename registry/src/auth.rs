@@ -151,7 +151,8 @@ impl Host {
                 if let Some(token) = self.tokens.get(scopes).filter(|token| token.ends > Instant::now() + MARGIN) {
                     return Ok(Some(token.header.clone()));
                 }
-                let ask = Ask { realm, service: service.as_deref(), scopes: wanted(scopes, scope.as_deref()), credential };
+                let ask =
+                    Ask { realm, service: service.as_deref(), scopes: wanted(scopes, scope.as_deref()), credential };
                 let token = ask.fetch(wire, endpoint).await?;
                 let header = token.header.clone();
                 self.tokens.insert(scopes.clone(), token);
@@ -184,7 +185,8 @@ struct Ask<'a> {
 
 impl Ask<'_> {
     async fn fetch(&self, wire: &Wire, endpoint: &Endpoint) -> Result<Token, RegistryError> {
-        let malformed = |source| RegistryError::Malformed { what: format!("the token for `{}`", endpoint.registry), source };
+        let malformed =
+            |source| RegistryError::Malformed { what: format!("the token for `{}`", endpoint.registry), source };
         let url = Url::parse(self.realm).map_err(|_| malformed(None))?;
         if url.scheme() != "https" && !wire.allows_plain_http(&url) && !is_loopback(&endpoint.base) {
             return Err(RegistryError::InsecureRealm { registry: endpoint.registry.clone(), realm: redact(&url) });

@@ -19,7 +19,7 @@ use crate::transport::{Call, Endpoint, STALL, stalled};
 use crate::{Access, Client, Failure, RegistryError};
 
 /// Progress that makes earlier failures of a transfer forgotten.
-const GOOD_STRETCH: u64 = 1 << 20;
+const GOOD_STRETCH: u64 = 256 << 10;
 
 /// Reads one blob. Errors are [`io::Error`]s that wrap a [`RegistryError`]. A reader that is dropped early closes its
 /// connection.

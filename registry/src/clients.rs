@@ -99,10 +99,7 @@ impl Clients {
 
 /// docker's certificate directories (docker docs, "verify repository client with certificates"): `*.crt` are CAs,
 /// `NAME.cert` with `NAME.key` is what we show to the server.
-fn add_directory(
-    mut builder: reqwest::ClientBuilder,
-    dir: &Path,
-) -> Result<reqwest::ClientBuilder, RegistryError> {
+fn add_directory(mut builder: reqwest::ClientBuilder, dir: &Path) -> Result<reqwest::ClientBuilder, RegistryError> {
     for path in list(dir)? {
         match path.extension().and_then(|e| e.to_str()) {
             Some("crt") => {

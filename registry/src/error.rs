@@ -96,7 +96,7 @@ pub enum RegistryError {
         /// The image in docker's short form.
         reference: String,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is.
         offered: Vec<Platform>,
     },
@@ -286,7 +286,8 @@ fn classify(error: &reqwest::Error) -> Failure {
 }
 
 fn status_text(status: u16, diagnostics: &[Diagnostic]) -> String {
-    let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("unknown status");
+    let reason =
+        reqwest::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("unknown status");
     format!("{status} {reason}{}", said(diagnostics))
 }
 

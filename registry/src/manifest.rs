@@ -62,7 +62,7 @@ impl Client {
             let index: ImageIndex = parse(&top.bytes, reference)?;
             let chosen = select(&index, platform).ok_or_else(|| RegistryError::NoPlatform {
                 reference: reference.familiar(),
-                wanted: platform.clone(),
+                wanted: Box::new(platform.clone()),
                 offered: offered(&index),
             })?;
             self.manifest(&pin(reference, chosen.digest))?

@@ -180,6 +180,8 @@ impl Transport {
             Ok(()) => Ok(first),
             Err(error) => match self.ping(&second).await {
                 Ok(()) => Ok(second),
+                // It does speak TLS, so this is what has to be mended.
+                Err(other @ RegistryError::Unreachable { failure: Failure::Certificate, .. }) => Err(other),
                 Err(_) => Err(error),
             },
         }
@@ -261,7 +263,8 @@ impl Transport {
         header: Option<&HeaderValue>,
     ) -> Result<Response, RegistryError> {
         let method = call.method.as_str();
-        let mut request = self.wire.client(url)?.request(call.method.clone(), url.clone()).headers(call.headers.clone());
+        let mut request =
+            self.wire.client(url)?.request(call.method.clone(), url.clone()).headers(call.headers.clone());
         if let Some(header) = header {
             request = request.header(AUTHORIZATION, header.clone());
         }
@@ -439,9 +442,8 @@ mod tests {
 
     #[test]
     fn error_documents_of_several_kinds() {
-        let text = |body: &str| {
-            diagnostics(body.as_bytes()).iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
-        };
+        let text =
+            |body: &str| diagnostics(body.as_bytes()).iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
         insta::assert_snapshot!(text(r#"{"errors":[{"code":"DENIED","message":"no","detail":{}},{"code":"X"}]}"#), @"DENIED (no) | X");
         insta::assert_snapshot!(text(r#"{"details":"incorrect username or password"}"#), @"incorrect username or password");
         insta::assert_snapshot!(text("Too many\u{1b}[31m requests\nmore"), @"Too many[31m requests");

@@ -102,7 +102,8 @@ impl Upload<'_> {
                 Begun::Mounted => return Ok(Pushed::Mounted),
                 Begun::Session(url) => url,
             };
-            let sent = if chunked { self.chunks(&endpoint, session).await } else { self.whole(&endpoint, session).await };
+            let sent =
+                if chunked { self.chunks(&endpoint, session).await } else { self.whole(&endpoint, session).await };
             let error = match sent {
                 Ok(()) => return Ok(Pushed::Uploaded),
                 Err(error) => error,
@@ -188,10 +189,7 @@ impl Upload<'_> {
 }
 
 /// Reads exactly `length` bytes away from the runtime's threads.
-async fn read_chunk(
-    mut reader: Box<dyn Read + Send>,
-    length: u64,
-) -> io::Result<(Box<dyn Read + Send>, Bytes)> {
+async fn read_chunk(mut reader: Box<dyn Read + Send>, length: u64) -> io::Result<(Box<dyn Read + Send>, Bytes)> {
     let length = usize::try_from(length).map_err(io::Error::other)?;
     let read = tokio::task::spawn_blocking(move || {
         let mut bytes = vec![0; length];
@@ -205,7 +203,8 @@ async fn read_chunk(
 
 /// `Location` may be relative.
 fn location(url: &Url, headers: &HeaderMap) -> Result<Url, RegistryError> {
-    let malformed = || RegistryError::Malformed { what: format!("the upload session of `{}`", redact(url)), source: None };
+    let malformed =
+        || RegistryError::Malformed { what: format!("the upload session of `{}`", redact(url)), source: None };
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).ok_or_else(malformed)?;
     url.join(location).map_err(|_| malformed())
 }
