@@ -8,10 +8,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use executor::net::{Attachment, DnsOptions, EtcSpec, NetworkMode, Networks, NewNetwork, Session};
-use net_support::{Host, Namespace, output};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::Timespec;
+use executor::net::{DnsOptions, EtcSpec, NetworkMode, Networks, NewNetwork, Session};
+use net_support::{Host, Namespace, output, served};
 
 const RELAY: &str = "127.0.0.11:53";
 
@@ -50,21 +48,6 @@ fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
     let mut out = vec![0; u16::from_be_bytes(length).into()];
     stream.read_exact(&mut out).unwrap();
     out
-}
-
-/// Runs `client` in the container's namespace while this thread does what the helper does.
-fn served<R: Send>(attachment: &mut Attachment, container: &Namespace, client: impl FnOnce() -> R + Send) -> R {
-    std::thread::scope(|scope| {
-        let client = scope.spawn(|| container.run(client));
-        while !client.is_finished() {
-            let mut fds = [PollFd::from_borrowed_fd(attachment.dns_fd().unwrap(), PollFlags::IN)];
-            let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 })).unwrap();
-            if ready > 0 {
-                attachment.serve_dns();
-            }
-        }
-        client.join().unwrap()
-    })
 }
 
 /// A name server in this namespace that appends `mark` to every query it gets, over UDP and TCP.

@@ -7,13 +7,14 @@
 mod net_support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use executor::net::{EtcSpec, HostFiles, NetworkMode, Session, UserMode, publish};
-use net_support::{Host, Namespace, accept, eventually, output};
+use net_support::{Host, Namespace, accept, eventually, output, served};
 
 /// Runs `part` of this file as an ordinary user in new user and mount namespaces; its "host" is the caller's namespace.
 fn as_user(host: &Host, program: Option<&str>, part: &str) -> std::process::Child {
@@ -58,8 +59,19 @@ fn connects_and_publishes(program: &str) {
     let Some(host) = host_with(program) else { return };
     let outside = host.outside(1500);
     let server = outside.run(|| TcpListener::bind("10.99.0.2:80").unwrap());
+    // A resolver of the host alone: the helper relays to it.
+    std::fs::write(&host.files.resolv_conf, "nameserver 127.0.0.53\n").unwrap();
+    let resolver = UdpSocket::bind("127.0.0.53:53").unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, client)) = resolver.recv_from(&mut buffer) {
+            resolver.send_to(&buffer[..length], client).unwrap();
+        }
+    });
     let mut user = as_user(&host, Some(program), "part_connect");
     let mut lines = BufReader::new(user.stdout.take().unwrap()).lines();
+    let resolved = lines.find_map(|line| Some(line.unwrap().split_once("resolved ")?.1 == "true"));
+    assert_eq!(resolved, Some(true));
     // The container connects to the outside ...
     let mut text = String::new();
     accept(&server).read_to_string(&mut text).unwrap();
@@ -93,8 +105,20 @@ fn part_connect() {
     let container = Namespace::new();
     let mut session = Session::new();
     let etc = EtcSpec { hostname: "a".to_owned(), ..EtcSpec::default() };
-    let attachment =
-        session.attach(&user_mode(Path::new(&state)), &etc, &HostFiles::default(), container.pid()).unwrap();
+    let files = HostFiles { resolv_conf: Path::new(&state).join("resolv.conf"), ..HostFiles::default() };
+    let mut attachment = session.attach(&user_mode(Path::new(&state)), &etc, &files, container.pid()).unwrap();
+    if attachment.dns_fd().is_some() {
+        let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01";
+        let answer = served(&mut attachment, &container, || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            socket.send_to(query, "127.0.0.11:53").unwrap();
+            let mut buffer = [0; 512];
+            let length = socket.recv(&mut buffer).unwrap();
+            buffer[..length].to_vec()
+        });
+        println!("resolved {}", answer == query);
+    }
     assert!(attachment.files().hosts.ends_with("10.0.2.100\ta\n"));
     let server = container.run(|| TcpListener::bind("0.0.0.0:80").unwrap());
     container.run(|| TcpStream::connect("10.99.0.2:80").unwrap().write_all(b"from inside").unwrap());

@@ -181,3 +181,22 @@ pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "nobody connects");
     listener.accept().unwrap().0
 }
+
+/// Runs `client` in the container's namespace while this thread does what the helper does.
+pub(crate) fn served<R: Send>(
+    attachment: &mut Attachment,
+    container: &Namespace,
+    client: impl FnOnce() -> R + Send,
+) -> R {
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| container.run(client));
+        while !client.is_finished() {
+            let mut fds = [PollFd::from_borrowed_fd(attachment.dns_fd().unwrap(), PollFlags::IN)];
+            let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 })).unwrap();
+            if ready > 0 {
+                attachment.serve_dns();
+            }
+        }
+        client.join().unwrap()
+    })
+}
