@@ -135,7 +135,12 @@ impl Plan {
         let mut len = inode_len;
         let content = match &node.body {
             Body::Dir(dir) => self.flat(dir_size(dir), inode_len, &mut offset, &mut len),
-            Body::Symlink(target) => self.flat(target.len() as u64, inode_len, &mut offset, &mut len),
+            Body::Symlink(target) => {
+                let size = target.len() as u64;
+                // In one piece, so that readers need not put it together.
+                let room = if size < BLOCK { inode_len } else { BLOCK };
+                self.flat(size, room, &mut offset, &mut len)
+            }
             Body::File(data) if data.size() > 0 => {
                 let mut chunks = Chunks::plan(data, budget).map_err(|ChunkError| WriteIndexError::Fragmented)?;
                 chunks.set_first_copy(self.data_blocks);

@@ -337,6 +337,11 @@ impl Inode {
         })
     }
 
+    /// The error for a directory that was met twice.
+    pub(super) fn repeated(&self) -> IndexError {
+        IndexError { what: "second name of a directory", offset: self.offset }
+    }
+
     pub(super) fn attrs(&self, xattrs: Xattrs) -> Attrs {
         Attrs { mode: u32::from(self.mode & 0o7777), uid: self.uid, gid: self.gid, mtime: self.mtime, xattrs }
     }

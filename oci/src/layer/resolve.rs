@@ -78,6 +78,7 @@ pub fn resolve(entries: &Entries, below: &ChainView) -> Result<Resolved, Resolve
         tree: LayerTree::new(Attrs::new(0o755)),
         below,
         implied: HashSet::from([LayerTree::ROOT]),
+        fresh: HashSet::new(),
         asked_below: false,
     };
     for entry in &entries.list {
@@ -91,6 +92,8 @@ struct Resolver<'a> {
     below: &'a ChainView,
     /// Directories that no entry described so far.
     implied: HashSet<NodeId>,
+    /// Directories that took the place of what was there, so that nothing below is theirs.
+    fresh: HashSet<NodeId>,
     /// Whether anything depended on the layers below.
     asked_below: bool,
 }
@@ -167,7 +170,10 @@ impl Resolver<'_> {
     fn whiteout(&mut self, path: &LayerPath) -> Result<(), ResolveError> {
         let Some((dir, name)) = self.place(path)? else { return Ok(()) };
         match self.tree.child(dir, name) {
-            Some(id) => self.hide_below(id),
+            Some(id) => {
+                self.hide_below(id);
+                self.fresh.insert(id);
+            }
             None => {
                 let id = self.tree.add(Attrs::default(), Body::Whiteout);
                 self.tree.link(dir, name, id);
@@ -339,6 +345,9 @@ impl Resolver<'_> {
         let id = self.tree.add(Attrs::new(0o755), Body::Dir(dir));
         self.tree.link(parent, name, id);
         self.implied.insert(id);
+        if is_fresh {
+            self.fresh.insert(id);
+        }
         id
     }
 
@@ -365,18 +374,18 @@ impl Resolver<'_> {
     /// topmost layer. True when it looked below.
     fn adopt_attrs(&mut self) -> Result<bool, ResolveError> {
         let mut looked = false;
-        let mut todo = vec![(LayerTree::ROOT, LayerPath::root(), self.root_is_merged())];
-        while let Some((id, path, is_merged)) = todo.pop() {
-            if is_merged && self.implied.contains(&id) {
+        let mut todo = vec![(LayerTree::ROOT, LayerPath::root(), true)];
+        while let Some((id, path, is_visible)) = todo.pop() {
+            let is_visible = is_visible && !self.fresh.contains(&id);
+            if is_visible && self.implied.contains(&id) {
                 looked = true;
                 if let Some(meta) = self.below.lookup(&path)?.filter(|meta| meta.kind == Kind::Dir) {
                     self.tree.node_mut(id).attrs = meta.attrs;
                 }
             }
-            for (name, child) in self.tree.dir(id).into_iter().flat_map(|dir| &dir.entries) {
-                if let Some(dir) = self.tree.dir(*child) {
-                    todo.push((*child, path.join(name)?, is_merged && !dir.is_opaque));
-                }
+            let Some(dir) = self.tree.dir(id) else { continue };
+            for (name, child) in dir.entries.iter().filter(|(_, child)| self.tree.dir(**child).is_some()) {
+                todo.push((*child, path.join(name)?, is_visible && !dir.is_opaque));
             }
         }
         Ok(looked)

@@ -1,7 +1,7 @@
 //! The directory backend: writes what an index describes into a directory that overlayfs can use as a lower one.
 //! Works as root and in a user namespace; knows nothing of layers below.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -78,7 +78,11 @@ pub fn unpack(index: &Index, tar: &File, dest: BorrowedFd<'_>, xattr: OverlayXat
     let root = index.root()?;
     let mut dirs = Vec::new();
     let mut todo = vec![(LayerPath::root(), root)];
+    let mut seen = HashSet::new();
     while let Some((path, inode)) = todo.pop() {
+        if !seen.insert(inode.nid()) {
+            return Err(inode.repeated().into());
+        }
         todo.extend(unpacker.dir(&path, &inode)?);
         dirs.push((path, inode));
     }

@@ -1,7 +1,7 @@
 //! Looks into a chain of layers as overlayfs would show it, without mounting anything.
 //! Reads only the parts of the indexes that a question needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -277,7 +277,7 @@ impl ChainView {
     pub fn walk(&self, path: &LayerPath) -> Result<Walk<'_>, ViewError> {
         let stack = self.find(path)?;
         let todo = if stack.is_empty() { Vec::new() } else { vec![(path.clone(), stack)] };
-        Ok(Walk { view: self, todo })
+        Ok(Walk { view: self, todo, seen: HashSet::new() })
     }
 
     /// Overlayfs merges the roots of all layers, opaque or not.
@@ -380,11 +380,18 @@ pub struct Walk<'a> {
     view: &'a ChainView,
     /// Last is next.
     todo: Vec<(LayerPath, Stack)>,
+    /// Directories so far: none has two names, or a damaged index would keep a walk going for ever.
+    seen: HashSet<(usize, u64)>,
 }
 
 impl Walk<'_> {
     fn step(&mut self, path: LayerPath, stack: &[Spot]) -> Result<(LayerPath, Meta), ViewError> {
         if stack[0].inode.is_dir() {
+            for Spot { layer, inode } in stack {
+                if !self.seen.insert((*layer, inode.nid())) {
+                    return Err(ViewError::Index { layer: *layer, source: inode.repeated() });
+                }
+            }
             for (name, child) in self.view.children(stack)?.into_iter().rev() {
                 let mut path = path.clone();
                 path.push(&name)?;

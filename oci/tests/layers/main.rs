@@ -1,0 +1,150 @@
+//! Hand-made layers, looked at in four ways that must agree: the view, the mounted indexes, and unpacked directories as
+//! root and with `userxattr`, all stacked by the kernel's overlayfs. Needs root; says so and skips where there is none.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+mod cases;
+mod listing;
+mod packing;
+mod stack;
+mod tarball;
+
+use std::path::Path;
+use std::process::Command;
+
+use listing::{Listing, difference};
+use oci::layer::OverlayXattr;
+use rustix::mount::{MountFlags, mount};
+use stack::{Overlay, Stack};
+
+const INSIDE: &str = "RBUILD_TEST_IN_MOUNT_NAMESPACE";
+
+/// Runs one of the ignored tests below in a mount namespace of its own, so that no mount outlives it.
+fn in_mount_namespace(test: &str) {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: {test} mounts file systems and needs root");
+        return;
+    }
+    let status = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed");
+}
+
+/// Whether this runs where [`in_mount_namespace`] put it, and index files can be mounted.
+fn can_mount(scratch: &Path) -> bool {
+    if std::env::var_os(INSIDE).is_none() {
+        println!("SKIP: only run by another test");
+        return false;
+    }
+    let mut stack = Stack::new(scratch);
+    stack.push(&tarball::Tar::new().finish()).unwrap();
+    let at = scratch.join("probe");
+    std::fs::create_dir(&at).unwrap();
+    match stack::mount_index(&scratch.join("0.idx"), &scratch.join("0.tar"), &at) {
+        Ok(()) => true,
+        Err(error) => {
+            println!("SKIP: this kernel mounts no EROFS from files: {error}");
+            false
+        }
+    }
+}
+
+/// A place for unpacked layers with all attributes and times there are.
+fn tmpfs(dir: &Path) -> std::path::PathBuf {
+    let at = dir.join("tmpfs");
+    std::fs::create_dir_all(&at).unwrap();
+    mount("tmpfs", &at, "tmpfs", MountFlags::empty(), None).unwrap();
+    at
+}
+
+#[test]
+fn every_way_of_looking_agrees() {
+    in_mount_namespace("agreement");
+}
+
+#[test]
+#[ignore = "run by every_way_of_looking_agrees"]
+fn agreement() {
+    let scratch = tempfile::tempdir().unwrap();
+    if !can_mount(scratch.path()) {
+        return;
+    }
+    let mut failures = Vec::new();
+    for case in cases::all() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut stack = Stack::new(dir.path());
+        for layer in &case.layers {
+            stack.push(layer).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
+        }
+        let seen = listing::of_view(&stack.view);
+        for (path, expected) in &case.expect {
+            let line = seen.get(path.as_bytes());
+            let is_right = match expected {
+                Some(start) => line.is_some_and(|line| line.starts_with(start.as_str())),
+                None => line.is_none(),
+            };
+            if !is_right {
+                failures.push(format!("{}: /{path} is {line:?}, expected {expected:?}", case.name));
+            }
+        }
+        failures.extend(disagreements(&stack, &seen).into_iter().map(|text| format!("{}: {text}", case.name)));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn disagreements(stack: &Stack, seen: &Listing) -> Vec<String> {
+    let scratch = tmpfs(&stack.dir);
+    let ways = [
+        ("mounted index", stack.mount_indexes(), OverlayXattr::Trusted),
+        ("directory, root", stack.unpack(&scratch, OverlayXattr::Trusted), OverlayXattr::Trusted),
+        ("directory, userxattr", stack.unpack(&scratch, OverlayXattr::User), OverlayXattr::User),
+    ];
+    let mut found = Vec::new();
+    for (way, lowers, xattr) in ways {
+        if let [only] = &lowers[..] {
+            let alone = listing::of_dir(only);
+            if alone != *seen {
+                found.push(format!("view and {way} alone differ\n{}", difference(seen, &alone)));
+            }
+        }
+        let overlay = Overlay::mount(&stack.dir, &lowers, None, xattr);
+        let kernel = listing::of_dir(&overlay.at);
+        listing::large_files_agree(&stack.view, &overlay.at);
+        if kernel != *seen {
+            found.push(format!("view and {way} under overlayfs differ\n{}", difference(seen, &kernel)));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_packed_upper_is_what_the_container_saw() {
+    in_mount_namespace("packing_agrees");
+}
+
+#[test]
+#[ignore = "run by a_packed_upper_is_what_the_container_saw"]
+fn packing_agrees() {
+    let scratch = tempfile::tempdir().unwrap();
+    if !can_mount(scratch.path()) {
+        return;
+    }
+    for xattr in [OverlayXattr::Trusted, OverlayXattr::User] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut stack = Stack::new(dir.path());
+        stack.push(&packing::lower()).unwrap();
+        let tmpfs = tmpfs(dir.path());
+        let lowers = match xattr {
+            OverlayXattr::Trusted => stack.mount_indexes(),
+            OverlayXattr::User => stack.unpack(&tmpfs, xattr),
+        };
+        assert_eq!(packing::check(&mut stack, &lowers, &tmpfs, xattr), None);
+        assert_eq!(stack.self_contained, [true, true], "an upper holds the parents of all it changes");
+        let seen = listing::of_view(&stack.view);
+        assert_eq!(disagreements(&stack, &seen), Vec::<String>::new());
+    }
+}

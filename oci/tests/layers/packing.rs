@@ -1,0 +1,100 @@
+//! What a container does to its upper directory, and what must become of it in a layer.
+
+use std::fs::{self, File, Permissions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use oci::layer::{OverlayXattr, PackOptions, pack_upper};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat, setxattr};
+
+use crate::listing::{self, Listing, difference};
+use crate::stack::{Overlay, Stack};
+use crate::tarball::Tar;
+
+pub fn lower() -> Vec<u8> {
+    Tar::new()
+        .dir("bin", 0o755)
+        .file("bin/tool", 0o755, b"tool")
+        .hardlink("bin/alias", "bin/tool")
+        .dir("data", 0o750)
+        .file("data/a", 0o644, b"a")
+        .file("data/b", 0o644, b"b")
+        .dir("data/deep", 0o755)
+        .file("data/deep/c", 0o644, b"c")
+        .dir("gone", 0o755)
+        .file("gone/x", 0o644, b"x")
+        .dir("swap", 0o755)
+        .file("swap/old", 0o644, b"old")
+        .file("plain", 0o644, b"plain")
+        .finish()
+}
+
+/// Changes of every kind overlayfs knows.
+fn change(root: &Path) {
+    let at = |name: &str| root.join(name);
+    fs::remove_file(at("data/a")).unwrap();
+    fs::write(at("data/b"), "changed").unwrap();
+    fs::remove_dir_all(at("gone")).unwrap();
+    fs::remove_dir_all(at("swap")).unwrap();
+    fs::create_dir(at("swap")).unwrap();
+    fs::write(at("swap/new"), "new").unwrap();
+    fs::remove_dir_all(at("data/deep")).unwrap();
+    fs::write(at("data/deep"), "a file now").unwrap();
+    fs::remove_file(at("plain")).unwrap();
+    fs::create_dir(at("plain")).unwrap();
+    fs::create_dir_all(at("new/empty")).unwrap();
+    fs::set_permissions(at("new/empty"), Permissions::from_mode(0o1700)).unwrap();
+    fs::hard_link(at("bin/tool"), at("new/link-of-lower")).unwrap();
+    fs::write(at("new/one"), "one").unwrap();
+    fs::hard_link(at("new/one"), at("two")).unwrap();
+    chown(at("new/one"), Some(1234), Some(70_000)).unwrap();
+    fs::set_permissions(at("new/one"), Permissions::from_mode(0o4711)).unwrap();
+    symlink("../nowhere", at("new/symlink")).unwrap();
+    setxattr(at("two"), "user.k", b"v\n=", XattrFlags::empty()).unwrap();
+    setxattr(at("bin"), "trusted.t", b"t", XattrFlags::empty()).unwrap();
+    mknodat(CWD, at("new/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    mknodat(CWD, at("new/null"), FileType::CharacterDevice, Mode::RUSR, makedev(1, 3)).unwrap();
+    fs::write(at("new/caf\u{e9}"), "").unwrap();
+    drop(UnixListener::bind(at("new/socket")).unwrap());
+    fs::write(at("new/.wh.looks-like-a-whiteout"), "").unwrap();
+    fs::write(at("stub"), "").unwrap();
+}
+
+/// Makes changes on top of `lowers`, packs them as a layer on top of `stack`, and says where the two differ.
+pub fn check(stack: &mut Stack, lowers: &[std::path::PathBuf], scratch: &Path, xattr: OverlayXattr) -> Option<String> {
+    let upper = scratch.join(format!("upper.{xattr:?}"));
+    fs::create_dir(&upper).unwrap();
+    let expected = {
+        let overlay = Overlay::mount(scratch, lowers, Some(&upper), xattr);
+        change(&overlay.at);
+        let mut listing = shown(&overlay.at);
+        for skipped in ["new/socket", "new/.wh.looks-like-a-whiteout", "stub"] {
+            assert!(listing.remove(skipped.as_bytes()).is_some());
+        }
+        listing
+    };
+    let mut tar = Vec::new();
+    let skip = [oci::layer::LayerPath::parse("stub").unwrap()].into();
+    let dir = File::open(&upper).unwrap();
+    let finished = pack_upper(dir.as_fd(), xattr, &mut tar, &PackOptions { skip }).unwrap();
+    let mut again = Vec::new();
+    let second = pack_upper(
+        dir.as_fd(),
+        xattr,
+        &mut again,
+        &PackOptions { skip: [oci::layer::LayerPath::parse("stub").unwrap()].into() },
+    )
+    .unwrap();
+    assert!(tar == again && finished.diff_id == second.diff_id && finished.size == tar.len() as u64);
+    stack.push(&tar).unwrap();
+    let seen = listing::of_view(&stack.view);
+    (seen != expected).then(|| format!("{xattr:?}: overlay and packed layer differ\n{}", difference(&expected, &seen)))
+}
+
+/// The merged tree, sockets as a kind of their own.
+fn shown(root: &Path) -> Listing {
+    assert!(fs::symlink_metadata(root.join("new/socket")).unwrap().mode() & 0o140_000 == 0o140_000);
+    listing::of_dir(root)
+}
