@@ -45,7 +45,7 @@ pub struct UserMode {
 }
 
 /// A published port and where it ended up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedPort {
     /// What was asked for.
     pub publish: Publish,
