@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::caps::Capabilities;
 use crate::spec::{
-    Bytes, ContainerSpec, Devices, EtcSpec, FileMount, Ids, Limits, Mount, MountFlags, MountKind, Namespaces, NetworkMode,
-    Process, Rootfs, Seccomp,
+    Bytes, ContainerSpec, Devices, EtcSpec, FileMount, Ids, Limits, Mount, MountFlags, MountKind, Namespaces,
+    NetworkMode, Process, Rootfs, Seccomp,
 };
 
 /// Docker's search path for programs when an image sets none.

@@ -20,6 +20,8 @@ pub struct HostFacts {
     pub overlay_volatile: bool,
     /// overlayfs must keep its attributes under `user.` (Linux 5.11).
     pub overlay_userxattr: bool,
+    /// overlayfs takes lower directories one by one (Linux 6.8).
+    pub overlay_lower_append: bool,
     /// How cgroups are laid out.
     pub cgroups: CgroupLayout,
     /// How layers are to be mounted here.
@@ -99,6 +101,7 @@ impl HostFacts {
             tty_group: maps_id(&gid_map, 5),
             overlay_volatile: kernel >= (5, 10),
             overlay_userxattr: rootless,
+            overlay_lower_append: kernel >= (6, 8),
             cgroups: cgroup_layout(&mountinfo, &own),
             backend: Backend::Directory { reason: "not tried".to_owned() },
         }
@@ -202,7 +205,7 @@ mod tests {
     fn unified_layout_is_read() {
         let line = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
         let layout = cgroup_layout(line, "0::/user.slice\n");
-        assert!(matches!(layout, CgroupLayout::Unified(h) if h.own == PathBuf::from("user.slice")));
+        assert!(matches!(layout, CgroupLayout::Unified(h) if h.own == "user.slice"));
         assert_eq!(cgroup_layout("", ""), CgroupLayout::None);
     }
 

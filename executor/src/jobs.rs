@@ -1,9 +1,12 @@
 //! Work on files that belong to ids of the helper's user namespace, done in a forked child of the helper.
 
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
+use oci::layer::{Index, OverlayXattr, PackOptions, pack_upper, unpack};
+use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 /// One piece of work.
@@ -14,16 +17,58 @@ pub(crate) enum Job {
         /// The directory.
         path: PathBuf,
     },
+    /// Writes an upper as a layer to the descriptor that comes along.
+    PackUpper {
+        /// The upper.
+        upper: PathBuf,
+        /// What to leave out.
+        options: PackOptions,
+    },
+    /// Unpacks a layer into a directory, made when missing.
+    Unpack {
+        /// The layer's index.
+        index: PathBuf,
+        /// Its tar.
+        tar: PathBuf,
+        /// The directory.
+        dest: PathBuf,
+    },
 }
 
 /// Does the work; what comes back is for a person.
-pub(crate) fn run(job: &Job, _fds: Vec<OwnedFd>) -> Result<(), String> {
+pub(crate) fn run(job: &Job, fds: Vec<OwnedFd>, xattr: OverlayXattr) -> Result<(), String> {
     match job {
-        Job::RemoveTree { path } => match std::fs::remove_dir_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(format!("cannot remove `{}`: {error}", path.display()))
-            }
+        Job::RemoveTree { path } => match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
             _ => Ok(()),
         },
+        Job::PackUpper { upper, options } => {
+            let out = fds.into_iter().next().ok_or("no descriptor came along")?;
+            let dir = open_dir(upper).map_err(at("open", upper))?;
+            pack_upper(dir.as_fd(), xattr, File::from(out), options).map(drop).map_err(|e| with_sources(&e))
+        }
+        Job::Unpack { index, tar, dest } => {
+            let bytes = fs::read(index).map_err(at("read", index))?;
+            let index = Index::new(bytes).map_err(|e| with_sources(&e))?;
+            let tar = File::open(tar).map_err(at("open", tar))?;
+            fs::create_dir_all(dest).map_err(at("make", dest))?;
+            let dir = open_dir(dest).map_err(at("open", dest))?;
+            unpack(&index, &tar, dir.as_fd(), xattr).map(drop).map_err(|e| with_sources(&e))
+        }
     }
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+fn at<'p>(verb: &'p str, path: &'p Path) -> impl FnOnce(io::Error) -> String + 'p {
+    move |error| format!("cannot {verb} `{}`: {error}", path.display())
+}
+
+/// The message of an error and of all that caused it.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

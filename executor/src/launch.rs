@@ -2,7 +2,8 @@
 //! Makes no namespace itself.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use oci::layer::PackOptions;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -216,6 +218,28 @@ impl Helper {
         slot.await_end().map(drop)
     }
 
+    /// Turns the upper of a container that has ended into a layer.
+    ///
+    /// # Errors
+    /// [`ExecError::HelperGone`]; what goes wrong later comes as an error at the end of the stream.
+    pub fn pack_upper(&self, upper: &Path, options: &PackOptions) -> Result<LayerStream, ExecError> {
+        let (tar, out) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|e| ExecError::Job { message: format!("cannot make a pipe: {e}") })?;
+        let job = Job::PackUpper { upper: upper.to_owned(), options: options.clone() };
+        let (_, slot) = self.shared.request(Op::Job(job), &[out])?;
+        Ok(LayerStream { tar: File::from(tar), slot })
+    }
+
+    /// Unpacks a layer, given by its index and tar, into a directory, for use as a lower directory.
+    ///
+    /// # Errors
+    /// [`ExecError::Job`]; a part of it may be there then.
+    pub fn unpack(&self, index: &Path, tar: &Path, dest: &Path) -> Result<(), ExecError> {
+        let job = Job::Unpack { index: index.to_owned(), tar: tar.to_owned(), dest: dest.to_owned() };
+        let (_, slot) = self.shared.request(Op::Job(job), &[])?;
+        slot.await_end().map(drop)
+    }
+
     fn started(&self, id: u64, slot: Arc<Slot>) -> Result<Container, ExecError> {
         let Running { started, pidfd } = slot.await_start()?;
         Ok(Container { shared: Arc::clone(&self.shared), id, slot, started, pidfd })
@@ -391,6 +415,23 @@ impl Slot {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+/// A layer on its way out of the helper. Incomplete until it has been read to an end without error.
+#[derive(Debug)]
+pub struct LayerStream {
+    tar: File,
+    slot: Arc<Slot>,
+}
+
+impl Read for LayerStream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let got = self.tar.read(buffer)?;
+        if got == 0 && !buffer.is_empty() {
+            self.slot.await_end().map_err(std::io::Error::other)?;
+        }
+        Ok(got)
     }
 }
 

@@ -21,6 +21,7 @@
 mod caps;
 mod cgroup;
 mod defaults;
+mod doctor;
 mod error;
 mod facts;
 mod idmap;
@@ -43,10 +44,11 @@ mod wire;
 
 pub use caps::{Capabilities, Capability, UnknownCapability};
 pub use defaults::{DEFAULT_PATH, default_mounts};
+pub use doctor::{Finding, doctor};
 pub use error::{Errno, ExecError};
 pub use facts::{Backend, CgroupLayout, Hierarchy, HostFacts};
 pub use idmap::{IdMaps, IdRange};
-pub use launch::{Container, Helper, HelperOptions, Identity, Stdio};
+pub use launch::{Container, Helper, HelperOptions, Identity, LayerStream, Stdio};
 pub use oci::layer::Lower;
 pub use plan::{plan, plan_exec};
 pub use proto::{Connection, Exit};

@@ -5,11 +5,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::needed;
-use crate::net;
 use crate::facts::{CgroupLayout, HostFacts};
-use crate::spec::{
-    ContainerSpec, DeviceNode, Mount, MountFlags, MountKind, Namespace, Process, Seccomp,
-};
+use crate::net;
+use crate::spec::{ContainerSpec, DeviceNode, Mount, MountFlags, MountKind, Namespace, Process, Seccomp};
 use crate::step::{PointKind, Source, Step};
 
 /// Nodes every container has (docker's list), made from the host's.
@@ -100,11 +98,9 @@ fn mount_steps(mount: &Mount, spec: &ContainerSpec, facts: &HostFacts) -> Vec<St
     let mut push = |what| steps.push(Step::Mount { target: mount.target.clone(), what, flags: mount.flags });
     match &mount.kind {
         MountKind::Bind { source } => push(Source::Host(source.clone())),
-        MountKind::Layers { lowers, subpath, writable } => push(Source::Layers {
-            lowers: lowers.clone(),
-            subpath: subpath.clone(),
-            writable: writable.clone(),
-        }),
+        MountKind::Layers { lowers, subpath, writable } => {
+            push(Source::Layers { lowers: lowers.clone(), subpath: subpath.clone(), writable: writable.clone() })
+        }
         MountKind::File(file) => push(Source::File(file.clone())),
         MountKind::Hosts => push(Source::Hosts),
         MountKind::ResolvConf => push(Source::ResolvConf),
@@ -156,8 +152,7 @@ fn devpts(facts: &HostFacts) -> Source {
 
 fn dev_steps(dev: &Path, facts: &HostFacts) -> Vec<Step> {
     let node = |path: &&str| DeviceNode { path: path.into(), source: path.into(), access: "rwm".into() };
-    let mut steps: Vec<_> =
-        NODES.iter().map(|path| Step::Device { node: node(path), bind: !facts.mknod }).collect();
+    let mut steps: Vec<_> = NODES.iter().map(|path| Step::Device { node: node(path), bind: !facts.mknod }).collect();
     steps.extend(LINKS.map(|(path, target)| Step::Link { path: path.into(), target: target.into() }));
     // Made here, where they leave no stub.
     steps.extend(["pts", "shm", "mqueue"].map(|name| Step::MountPoint {
@@ -176,11 +171,15 @@ fn cgroup_mounts(mount: &Mount, spec: &ContainerSpec, facts: &HostFacts) -> Vec<
         CgroupLayout::Unified { .. } => {
             vec![point(mount.target.clone()), at(mount.target.clone(), fs("cgroup2", &[]), mount.flags)]
         }
-        CgroupLayout::Legacy { controllers, .. } if !facts.rootless => {
+        CgroupLayout::Legacy { controllers, unified } if !facts.rootless => {
+            let devices = unified.is_none() && !spec.devices.allow_all;
+            let mut trees = controllers.iter().filter(|tree| needed(tree, &spec.limits, devices)).peekable();
+            if trees.peek().is_none() {
+                return Vec::new();
+            }
             let base = MountFlags { read_only: false, ..mount.flags };
-            let mut steps =
-                vec![point(mount.target.clone()), at(mount.target.clone(), tmpfs(None, 0o755), base)];
-            for tree in controllers.iter().filter(|tree| needed(tree, &spec.limits, &spec.devices)) {
+            let mut steps = vec![point(mount.target.clone()), at(mount.target.clone(), tmpfs(None, 0o755), base)];
+            for tree in trees {
                 let target = mount.target.join(&tree.name);
                 let options: Vec<_> = tree.mount_options().collect();
                 steps.extend([point(target.clone()), at(target, fs("cgroup", &options), mount.flags)]);

@@ -10,6 +10,7 @@ use crate::error::ExecError;
 use crate::facts::HostFacts;
 use crate::idmap::IdMaps;
 use crate::jobs::Job;
+use crate::net::PublishedPort;
 use crate::spec::{ContainerSpec, LimitUnavailable, Process, Rlimit};
 
 /// First message to the helper.
@@ -93,6 +94,8 @@ pub struct Connection {
     pub gateway: Option<Ipv4Addr>,
     /// What the user should be told, a sentence each.
     pub warnings: Vec<String>,
+    /// Ports published by a user-mode network; those of a bridge are forwarded by others.
+    pub ports: Vec<PublishedPort>,
 }
 
 /// How a process ended.

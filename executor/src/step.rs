@@ -8,7 +8,10 @@ use crate::Lower;
 use serde::{Deserialize, Serialize};
 
 use crate::caps::Capabilities;
-use crate::spec::{ContainerSpec, DeviceNode, FileMount, Ids, MountFlags, MountKind, Namespace, NetworkMode, Rlimit, Seccomp, Upper, WindowSize};
+use crate::spec::{
+    ContainerSpec, DeviceNode, FileMount, Ids, MountFlags, MountKind, Namespace, NetworkMode, Rlimit, Seccomp, Upper,
+    WindowSize,
+};
 
 /// One thing the first process of a container does on its way to the program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

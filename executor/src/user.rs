@@ -156,7 +156,8 @@ mod tests {
 
     use super::*;
 
-    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n\napp:x:1000:100:App:/home/app:/bin/sh\n42:x:7:7::/n:\nodd:x\n";
+    const PASSWD: &[u8] =
+        b"root:x:0:0:root:/root:/bin/sh\n\napp:x:1000:100:App:/home/app:/bin/sh\n42:x:7:7::/n:\nodd:x\n";
     const GROUP: &[u8] = b"root:x:0:\nusers:x:100:\nextra:x:2000:app,other\nwheel:x:10:root, app\n";
 
     fn ids(spec: &str) -> (u32, u32, Vec<u32>, String) {

@@ -1,9 +1,11 @@
 //! Which devices a container may use: a list of rules, as lines for version 1 and as a BPF program for version 2.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use crate::spec::{DeviceKind, DeviceRule, Devices};
+use crate::sys;
 
 const ANY: DeviceRule =
     DeviceRule { allow: true, kind: DeviceKind::Any, major: None, minor: None, read: false, write: false, mknod: true };
@@ -26,7 +28,7 @@ const STANDARD: [(u32, Option<u32>); 9] = [
 ///
 /// # Errors
 /// When a device of the spec is missing on the host.
-pub(crate) fn policy(devices: &Devices) -> io::Result<Vec<DeviceRule>> {
+pub(super) fn policy(devices: &Devices) -> io::Result<Vec<DeviceRule>> {
     let standard = STANDARD.map(|(major, minor)| DeviceRule {
         kind: DeviceKind::Char,
         major: Some(major),
@@ -53,6 +55,25 @@ pub(crate) fn policy(devices: &Devices) -> io::Result<Vec<DeviceRule>> {
     }
     rules.extend(&devices.rules);
     Ok(rules)
+}
+
+/// The program loaded last: most containers of a helper have the same rules, and loading takes longer than attaching.
+#[derive(Debug, Default)]
+pub(crate) struct DevicePrograms {
+    last: Option<(Vec<DeviceRule>, OwnedFd)>,
+}
+
+impl DevicePrograms {
+    pub(super) fn get(&mut self, rules: Vec<DeviceRule>) -> rustix::io::Result<BorrowedFd<'_>> {
+        let last = match self.last.take() {
+            Some((loaded, fd)) if loaded == rules => (loaded, fd),
+            _ => {
+                let fd = sys::load_device_program(&program(&rules))?;
+                (rules, fd)
+            }
+        };
+        Ok(self.last.insert(last).1.as_fd())
+    }
 }
 
 /// As `devices.allow` takes it (kernel documentation, cgroup-v1/devices).
@@ -93,7 +114,7 @@ const BPF_WRITE: u64 = 4;
 
 /// A BPF_PROG_TYPE_CGROUP_DEVICE program that decides as the rules do. The last rule that covers a request completely
 /// decides; a rule that covers a part of it does not apply, as in runc.
-pub(super) fn program(rules: &[DeviceRule]) -> Vec<u64> {
+fn program(rules: &[DeviceRule]) -> Vec<u64> {
     let mut code = vec![
         instruction(LOAD_WORD, KIND, CONTEXT, 0, 0),
         instruction(MOVE_REGISTER, ACCESS, KIND, 0, 0),

@@ -19,7 +19,8 @@ use crate::facts::{CgroupLayout, Hierarchy, HostFacts};
 use crate::spec::{DeviceRule, Devices, LimitUnavailable, Limits};
 use crate::sys;
 
-pub(crate) use device::policy;
+use device::policy;
+pub(crate) use device::DevicePrograms;
 pub(crate) use recover::{recover, remove_stale};
 pub(crate) use v1::needed;
 
@@ -64,14 +65,14 @@ pub(crate) struct Wanted<'s> {
 impl Cgroups {
     /// Makes the cgroups and sets the limits. Limits the host cannot give are returned, or an error when the spec is
     /// strict; nothing is left behind then.
-    pub(crate) fn create(facts: &HostFacts, wanted: &Wanted<'_>) -> Result<(Self, Vec<LimitUnavailable>), ExecError> {
+    pub(crate) fn create(
+        facts: &HostFacts,
+        wanted: &Wanted<'_>,
+        programs: &mut DevicePrograms,
+    ) -> Result<(Self, Vec<LimitUnavailable>), ExecError> {
         let mut cgroups = Self::default();
         let mut unavailable = Vec::new();
-        let made = match &facts.cgroups {
-            CgroupLayout::None => Ok(()),
-            CgroupLayout::Unified(tree) => cgroups.create_v2(tree, facts, wanted, &mut unavailable),
-            CgroupLayout::Legacy { controllers, .. } => cgroups.create_v1(controllers, wanted, &mut unavailable),
-        };
+        let made = cgroups.fill(facts, wanted, programs, &mut unavailable);
         let made = match (made, facts.rootless) {
             // An ordinary user has cgroups only where they were delegated.
             (Err(error), true) if is_refusal(&error) => Ok(()),
@@ -81,7 +82,7 @@ impl Cgroups {
             cgroups.remove();
             return Err(ExecError::Cgroup { source: (&error).into() });
         }
-        cgroups.report_missing(wanted.limits, &mut unavailable);
+        cgroups.report_missing(facts, wanted.limits, &mut unavailable);
         if wanted.limits.strict && !unavailable.is_empty() {
             cgroups.remove();
             return Err(ExecError::Limit(unavailable.swap_remove(0)));
@@ -89,14 +90,42 @@ impl Cgroups {
         Ok((cgroups, unavailable))
     }
 
+    fn fill(
+        &mut self,
+        facts: &HostFacts,
+        wanted: &Wanted<'_>,
+        programs: &mut DevicePrograms,
+        unavailable: &mut Vec<LimitUnavailable>,
+    ) -> io::Result<()> {
+        match &facts.cgroups {
+            CgroupLayout::None => Ok(()),
+            CgroupLayout::Unified(tree) => {
+                self.create_v2(tree, facts, wanted)?;
+                self.limit_v2(wanted.limits, unavailable);
+                self.confine_devices(facts, wanted.devices, programs)
+            }
+            CgroupLayout::Legacy { controllers, unified } => {
+                // On a hybrid host devices are confined in the version 2 tree: a process is born there, while moving
+                // it into a version 1 cgroup waits 10 ms for other processors (RCU).
+                if let Some(tree) = unified {
+                    self.create_v2(tree, facts, wanted)?;
+                    self.confine_devices(facts, wanted.devices, programs)?;
+                }
+                self.create_v1(controllers, unified.is_none(), wanted, unavailable)
+            }
+        }
+    }
+
     fn create_v1(
         &mut self,
         trees: &[Hierarchy],
+        devices: bool,
         wanted: &Wanted<'_>,
         unavailable: &mut Vec<LimitUnavailable>,
     ) -> io::Result<()> {
         let settings = v1::settings(wanted.limits);
-        for tree in trees.iter().filter(|tree| v1::needed(tree, wanted.limits, wanted.devices)) {
+        let devices = devices && !wanted.devices.allow_all;
+        for tree in trees.iter().filter(|tree| v1::needed(tree, wanted.limits, devices)) {
             let dir = tree.mount.join(&tree.own).join(wanted.parent).join(wanted.id);
             let has = |name: &str| tree.controllers.iter().any(|c| c == name);
             let fd = make_locked(&dir, || make_below(&tree.mount, &dir, has("cpuset")))?;
@@ -104,49 +133,52 @@ impl Cgroups {
             for setting in settings.iter().filter(|s| has(s.controller)) {
                 apply(&dir, setting, unavailable);
             }
-            if has("devices") && !wanted.devices.allow_all {
+            if has("devices") && devices {
                 write_device_rules(&dir, &policy(wanted.devices)?)?;
             }
         }
         Ok(())
     }
 
-    fn create_v2(
-        &mut self,
-        tree: &Hierarchy,
-        facts: &HostFacts,
-        wanted: &Wanted<'_>,
-        unavailable: &mut Vec<LimitUnavailable>,
-    ) -> io::Result<()> {
+    fn create_v2(&mut self, tree: &Hierarchy, facts: &HostFacts, wanted: &Wanted<'_>) -> io::Result<()> {
         // Only a tree without processes of its own may pass controllers on (cgroups(7)): for root that is one at the
         // top, an ordinary user has at best the one delegated.
         let base = if facts.rootless { tree.mount.join(&tree.own) } else { tree.mount.clone() };
-        let parent = base.join(wanted.parent);
-        let dir = parent.join(wanted.id);
-        let settings = v2::settings(wanted.limits);
+        let dir = base.join(wanted.parent).join(wanted.id);
         let fd = make_locked(&dir, || fs::create_dir_all(&dir))?;
         self.unified = Some(self.dirs.len());
-        self.dirs.push(Dir { fd, path: dir.clone(), controllers: Vec::new() });
-        let accounting = wanted.limits.accounting.then_some(v2::ACCOUNTING).into_iter().flatten().copied();
+        self.dirs.push(Dir { fd, path: dir, controllers: Vec::new() });
+        Ok(())
+    }
+
+    fn limit_v2(&self, limits: &Limits, unavailable: &mut Vec<LimitUnavailable>) {
+        let Some(dir) = self.unified.map(|at| &self.dirs[at].path) else { return };
+        let settings = v2::settings(limits);
+        let accounting = limits.accounting.then_some(v2::ACCOUNTING).into_iter().flatten().copied();
         for controller in settings.iter().map(|s| s.controller).chain(accounting) {
-            for above in [&base, &parent] {
+            let above: Vec<_> = dir.ancestors().skip(1).take(2).collect();
+            for above in above.iter().rev() {
                 // A refusal shows when the limit is written.
                 fs::write(above.join("cgroup.subtree_control"), format!("+{controller}")).ok();
             }
         }
         for setting in &settings {
-            apply(&dir, setting, unavailable);
+            apply(dir, setting, unavailable);
         }
-        if !wanted.devices.allow_all && !facts.rootless {
-            let program = sys::load_device_program(&device::program(&policy(wanted.devices)?))?;
-            sys::attach_device_program(self.dirs[0].fd.as_fd(), program.as_fd())?;
+    }
+
+    fn confine_devices(&self, facts: &HostFacts, devices: &Devices, programs: &mut DevicePrograms) -> io::Result<()> {
+        // In a user namespace no device node works that was not there before.
+        if devices.allow_all || facts.rootless {
+            return Ok(());
         }
-        Ok(())
+        let Some(dir) = self.unified.map(|at| &self.dirs[at].fd) else { return Ok(()) };
+        Ok(sys::attach_device_program(dir.as_fd(), programs.get(policy(devices)?)?)?)
     }
 
     /// Limits whose controller the host has nowhere.
-    fn report_missing(&self, limits: &Limits, unavailable: &mut Vec<LimitUnavailable>) {
-        if self.unified.is_some() {
+    fn report_missing(&self, facts: &HostFacts, limits: &Limits, unavailable: &mut Vec<LimitUnavailable>) {
+        if matches!(facts.cgroups, CgroupLayout::Unified(_)) && self.unified.is_some() {
             return;
         }
         let has = |name: &str| self.dirs.iter().any(|d| d.controllers.iter().any(|c| c == name));

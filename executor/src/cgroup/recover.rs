@@ -13,7 +13,10 @@ pub(crate) fn recover(facts: &HostFacts, parent: &str) {
         CgroupLayout::None => Vec::new(),
         CgroupLayout::Unified(tree) if facts.rootless => vec![tree.mount.join(&tree.own)],
         CgroupLayout::Unified(tree) => vec![tree.mount.clone()],
-        CgroupLayout::Legacy { controllers, .. } => controllers.iter().map(|t| t.mount.join(&t.own)).collect(),
+        CgroupLayout::Legacy { controllers, unified } => {
+            let version_1 = controllers.iter().map(|tree| tree.mount.join(&tree.own));
+            version_1.chain(unified.iter().map(|tree| tree.mount.clone())).collect()
+        }
     };
     for base in below_own {
         let Ok(entries) = fs::read_dir(base.join(parent)) else { continue };

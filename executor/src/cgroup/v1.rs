@@ -2,17 +2,19 @@
 
 use super::Setting;
 use crate::facts::Hierarchy;
-use crate::spec::{Devices, Limits, Throttle};
+use crate::spec::{Limits, Throttle};
 
 /// Controllers that measure and pause.
 pub(super) const ACCOUNTING: &[&str] = &["memory", "cpu", "cpuacct", "pids", "freezer", "blkio"];
 
 /// Whether a container gets a cgroup of its own in this tree. Every cgroup costs time at start and end.
-pub(crate) fn needed(tree: &Hierarchy, limits: &Limits, devices: &Devices) -> bool {
+///
+/// `devices`: the device controller is wanted.
+pub(crate) fn needed(tree: &Hierarchy, limits: &Limits, devices: bool) -> bool {
     let settings = settings(limits);
     tree.controllers.iter().any(|name| {
         settings.iter().any(|s| s.controller == name)
-            || (name == "devices" && !devices.allow_all)
+            || (name == "devices" && devices)
             || (limits.accounting && ACCOUNTING.contains(&name.as_str()))
     })
 }

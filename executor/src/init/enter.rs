@@ -126,7 +126,8 @@ pub(super) fn become_user(ids: &Ids) -> Result<()> {
 pub(super) fn exec(args: &[String], env: &[String]) -> Errno {
     // Changing the user has cleared it (prctl(2), PR_SET_PDEATHSIG).
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
-    let strings = |list: &[String]| list.iter().map(|s| CString::new(s.as_str())).collect::<std::result::Result<Vec<_>, _>>();
+    let strings =
+        |list: &[String]| list.iter().map(|s| CString::new(s.as_str())).collect::<std::result::Result<Vec<_>, _>>();
     let (Ok(args), Ok(env)) = (strings(args), strings(env)) else { return Errno::INVAL };
     let Some(program) = args.first() else { return Errno::NOENT };
     if program.as_bytes().contains(&b'/') {
@@ -136,7 +137,9 @@ pub(super) fn exec(args: &[String], env: &[String]) -> Errno {
     let mut result = Errno::NOENT;
     for dir in path.split(|b| *b == b':') {
         let dir = if dir.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(dir)) };
-        let Ok(candidate) = CString::new(dir.join(OsStr::from_bytes(program.as_bytes())).into_os_string().into_encoded_bytes()) else {
+        let Ok(candidate) =
+            CString::new(dir.join(OsStr::from_bytes(program.as_bytes())).into_os_string().into_encoded_bytes())
+        else {
             continue;
         };
         match sys::execve(&candidate, &args, &env) {
@@ -169,4 +172,3 @@ const fn resource(resource: Resource) -> rustix::process::Resource {
         Resource::Stack => R::Stack,
     }
 }
-

@@ -1,7 +1,7 @@
 //! Files with given content, on a tmpfs of the container.
 
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use rustix::io::Result;

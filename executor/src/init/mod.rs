@@ -4,6 +4,7 @@
 mod enter;
 mod files;
 mod mounts;
+mod overlay;
 mod reaper;
 mod root;
 
@@ -15,7 +16,6 @@ use rustix::process::Signal;
 
 use crate::layers::LayerMounts;
 use crate::proto::{GoAhead, Report};
-use crate::spec::Upper;
 use crate::step::Step;
 use crate::stubs::Stub;
 use crate::sys::{self, SingleThreaded};
@@ -70,6 +70,8 @@ pub(crate) struct Child<'h> {
     pub(crate) staging: &'h Staging,
     pub(crate) layers: &'h LayerMounts,
     pub(crate) userxattr: bool,
+    /// overlayfs takes lower directories one by one.
+    pub(crate) lowers_one_by_one: bool,
     /// To the helper.
     pub(crate) socket: OwnedFd,
     /// Standard input, output and error; empty when there will be a terminal.
@@ -190,11 +192,6 @@ impl Setup<'_> {
     fn root(&self) -> Result<BorrowedFd<'_>> {
         self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
     }
-}
-
-/// The directories of an upper that may be on a tmpfs of the container.
-fn upper_dirs(upper: &Upper) -> (&Path, &Path) {
-    (&upper.upper, &upper.work)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

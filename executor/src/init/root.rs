@@ -1,20 +1,17 @@
-//! The root filesystem: overlays of layers, and paths confined to the new root.
+//! The root filesystem: mount points made on it, paths confined to it, and becoming it.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::{Errno, Result};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, open_tree, unmount,
-};
+use rustix::mount::{UnmountFlags, unmount};
 
-use super::{Setup, upper_dirs};
+use super::Setup;
 use crate::Lower;
-use crate::layers::{attach, set_path, through_fd};
+use crate::layers::{attach, through_fd};
 use crate::spec::{MountFlags, Upper};
 use crate::step::PointKind;
 use crate::stubs;
@@ -32,45 +29,17 @@ impl Setup<'_> {
                 &throw_away
             }
         };
+        if volatile {
+            // overlayfs marks a volatile upper against its use after a crash (kernel documentation, overlayfs, "Volatile
+            // mount"). Whoever asks for volatile throws uppers away after one: this mark is from an orderly end.
+            std::fs::remove_dir_all(used.work.join("work/incompat")).ok();
+        }
         let tree = self.overlay(lowers, Some(used), volatile)?;
         let at = self.child.staging.root();
         attach(&tree, &at)?;
         self.root = Some(rustix::fs::open(&at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
         self.upper = upper.map(|u| u.upper.clone());
         Ok(())
-    }
-
-    /// A detached mount of layers. Without an upper it is read-only and may be a single layer itself.
-    pub(super) fn overlay(&self, lowers: &[Lower], upper: Option<&Upper>, volatile: bool) -> Result<OwnedFd> {
-        let empty = self.child.staging.empty();
-        let paths = lowers.iter().map(|l| self.child.layers.path(l).ok_or(Errno::NOENT)).rev();
-        let mut paths: Vec<_> = paths.collect::<Result<_>>()?;
-        if paths.is_empty() {
-            paths.push(&empty);
-        }
-        if let ([only], None) = (paths.as_slice(), upper) {
-            return open_tree(CWD, *only, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC);
-        }
-        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let mut open = Vec::new();
-        for path in paths {
-            open.push(set_path(&fs, "lowerdir+", path)?);
-        }
-        if let Some((upper, work)) = upper.map(upper_dirs) {
-            open.push(set_path(&fs, "upperdir", upper)?);
-            open.push(set_path(&fs, "workdir", work)?);
-        }
-        for option in ["redirect_dir", "metacopy", "index"] {
-            fsconfig_set_string(&fs, option, "off")?;
-        }
-        if volatile {
-            fsconfig_set_flag(&fs, "volatile")?;
-        }
-        if self.child.userxattr {
-            fsconfig_set_flag(&fs, "userxattr")?;
-        }
-        fsconfig_create(&fs)?;
-        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
 
     /// Fresh upper and work directories on a tmpfs that ends with the container.

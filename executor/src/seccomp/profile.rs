@@ -70,6 +70,9 @@ impl Filter {
     }
 }
 
+/// Arguments of a system call.
+const ARGUMENTS: usize = 6;
+
 /// The `CLONE_NEW*` flags, which clone(2) may not carry without CAP_SYS_ADMIN.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 
@@ -182,7 +185,12 @@ impl Profile {
     /// # Errors
     /// What serde says about it, with line and column.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(json)
+        let profile: Self = serde_json::from_slice(json)?;
+        let fits = |args: &Vec<Argument>| args.len() <= ARGUMENTS && args.iter().all(|a| usize::from(a.index) < ARGUMENTS);
+        match profile.syscalls.iter().all(|entry| entry.args.iter().all(fits)) {
+            true => Ok(profile),
+            false => Err(serde::de::Error::custom("a system call has six arguments, each tested once")),
+        }
     }
 
     pub(super) fn filter(&self, capabilities: Capabilities) -> Filter {

@@ -19,8 +19,7 @@ pub(super) const ARCHITECTURES: &[Architecture] = &[
 ];
 
 #[cfg(target_arch = "aarch64")]
-pub(super) const ARCHITECTURES: &[Architecture] =
-    &[Architecture { audit: 0xc000_00b7, column: 3, limit: u32::MAX }];
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture { audit: 0xc000_00b7, column: 3, limit: u32::MAX }];
 
 impl Architecture {
     /// All calls of this architecture, by name.

@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use oci::layer::OverlayXattr;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
-use crate::cgroup::{Cgroups, Wanted};
+use crate::cgroup::{Cgroups, DevicePrograms, Wanted};
 use crate::error::ExecError;
 use crate::facts::{CgroupLayout, Hierarchy, HostFacts};
 use crate::init::{Child, Staging};
@@ -56,17 +57,21 @@ struct Server {
     cgroup_parent: String,
     running: Vec<Running>,
     session: Session,
+    device_programs: DevicePrograms,
 }
 
 impl Server {
     /// Until the control socket closes.
     fn serve(mut self) -> i32 {
         while let Some(ready) = self.poll() {
-            for (running, (status, process)) in self.running.iter_mut().zip(&ready.running) {
-                if *status {
+            for (running, hits) in self.running.iter_mut().zip(&ready.running) {
+                if hits.dns {
+                    running.serve_dns();
+                }
+                if hits.status {
                     running.read_status(&self.control);
                 }
-                if *process {
+                if hits.process {
                     running.reap(&self.control);
                 }
             }
@@ -102,6 +107,8 @@ impl Server {
         for running in &self.running {
             fds.push(PollFd::from_borrowed_fd(running.status_fd(), PollFlags::IN));
             fds.push(PollFd::from_borrowed_fd(running.pidfd.as_fd(), PollFlags::IN));
+            // A descriptor that is there in any case, when there is none for this.
+            fds.push(PollFd::from_borrowed_fd(running.dns_fd().unwrap_or(running.pidfd.as_fd()), PollFlags::IN));
         }
         loop {
             match poll(&mut fds, None) {
@@ -111,7 +118,7 @@ impl Server {
             }
         }
         let hit: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let running = hit[1..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        let running = hit[1..].chunks_exact(3).map(|hits| Hits { status: hits[0], process: hits[1], dns: hits[2] }).collect();
         Some(Ready { control: hit[0], running })
     }
 
@@ -140,12 +147,11 @@ impl Server {
         self.layers
             .ensure(lowers)
             .map_err(|failed| ExecError::Layer { layer: failed.layer, source: failed.errno.into() })?;
-        let wanted =
-            Wanted { parent: &self.cgroup_parent, id: &spec.id, limits: &spec.limits, devices: &spec.devices };
-        let (mut cgroups, unavailable) = Cgroups::create(&self.facts, &wanted)?;
+        let wanted = Wanted { parent: &self.cgroup_parent, id: &spec.id, limits: &spec.limits, devices: &spec.devices };
+        let (mut cgroups, unavailable) = Cgroups::create(&self.facts, &wanted, &mut self.device_programs)?;
         match self.launch_container(id, spec, stdio, &cgroups) {
             Ok(mut running) => {
-                running.upper = spec.rootfs.upper.clone();
+                running.upper = spec.rootfs.upper.as_ref().map(|u| u.upper.clone());
                 running.unavailable = unavailable;
                 running.cgroups = cgroups;
                 self.connect(&mut running, spec)?;
@@ -186,8 +192,11 @@ impl Server {
                 Ok(())
             }
             Err(error) => {
-                running.end();
-                Err(ExecError::Network { message: with_sources(&error), hint: error.hint() })
+                // When the process has failed by itself, its network was gone for the attach: that is no cause.
+                if let Some(error) = running.end() {
+                    return Err(error);
+                }
+                Err(ExecError::Network { message: jobs::with_sources(&error), hint: error.hint() })
             }
         }
     }
@@ -198,25 +207,31 @@ impl Server {
             return Err(ExecError::NotRunning);
         }
         let target = fds.remove(0);
-        let join = self.cgroups_of(&target).into_iter().map(|dir| Step::JoinCgroup { dir });
+        let (unified, others) = self.cgroups_of(&target);
+        let join = others.into_iter().map(|dir| Step::JoinCgroup { dir });
         let steps = join.chain(plan_exec(process)).collect();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let cgroup = unified.and_then(|dir| rustix::fs::open(dir, flags, Mode::empty()).ok());
         let pids = target.try_clone().map_err(|e| ExecError::Namespaces { source: (&e).into() })?;
-        let launch = Launch { steps, stdio: fds, flags: 0, cgroup: None, target: Some(target) };
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let launch = Launch { steps, stdio: fds, flags: 0, cgroup, target: Some(target) };
         self.launch_in(id, Some(&pids), launch)
     }
 
-    /// The cgroup directories of a process that are not the helper's own. None for an ordinary user, who has none.
-    fn cgroups_of(&self, process: &OwnedFd) -> Vec<PathBuf> {
-        let trees = match &self.facts.cgroups {
-            _ if self.facts.rootless => return Vec::new(),
-            CgroupLayout::None => return Vec::new(),
-            CgroupLayout::Unified(tree) => std::slice::from_ref(tree),
-            CgroupLayout::Legacy { controllers, .. } => controllers,
+    /// The cgroup directories of a process that are not the helper's own: version 2, and version 1.
+    fn cgroups_of(&self, process: &OwnedFd) -> (Option<PathBuf>, Vec<PathBuf>) {
+        let (unified, others): (Option<&Hierarchy>, &[Hierarchy]) = match &self.facts.cgroups {
+            CgroupLayout::None => (None, &[]),
+            CgroupLayout::Unified(tree) => (Some(tree), &[]),
+            // Version 1 is for root.
+            CgroupLayout::Legacy { unified, .. } if self.facts.rootless => (unified.as_ref(), &[]),
+            CgroupLayout::Legacy { controllers, unified } => (unified.as_ref(), controllers),
         };
         let text = pid_of(process).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
         let text = text.unwrap_or_default();
-        let place = |tree: &Hierarchy| tree.place_in(&text).filter(|own| *own != tree.own).map(|own| tree.mount.join(own));
-        trees.iter().filter_map(place).collect()
+        let place =
+            |tree: &Hierarchy| tree.place_in(&text).filter(|own| *own != tree.own).map(|own| tree.mount.join(own));
+        (unified.and_then(place), others.iter().filter_map(place).collect())
     }
 
     /// Clones with the pid namespace of a process, which can be set for children only (setns(2), CLONE_NEWPID).
@@ -242,7 +257,8 @@ impl Server {
         match sys::clone3(self.single, 0, None).map_err(|e| job_failed(&e))? {
             Forked::Child => {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
-                match jobs::run(job, fds) {
+                let xattr = if self.facts.overlay_userxattr { OverlayXattr::User } else { OverlayXattr::Trusted };
+                match jobs::run(job, fds, xattr) {
                     Ok(()) => sys::exit_now(0),
                     Err(message) => {
                         wire::send_packet(theirs.as_fd(), &Report::JobFailed { message }, &[]).ok();
@@ -264,6 +280,7 @@ impl Server {
                     staging: &self.staging,
                     layers: &self.layers,
                     userxattr: self.facts.overlay_userxattr,
+                    lowers_one_by_one: self.facts.overlay_lower_append,
                     socket: theirs,
                     stdio: launch.stdio,
                     single: self.single,
@@ -288,12 +305,6 @@ struct Launch<'s> {
     target: Option<OwnedFd>,
 }
 
-/// The message of an error and of all that caused it.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 fn job_failed(errno: &Errno) -> ExecError {
     ExecError::Job { message: format!("cannot start a file job: {errno}") }
 }
@@ -309,10 +320,20 @@ fn pid_of(pidfd: &OwnedFd) -> Option<u32> {
     info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }
 
-/// What [`Server::poll`] found; `running` is in the order of [`Server::running`]: status socket, process.
+/// What [`Server::poll`] found; `running` is in the order of [`Server::running`].
 struct Ready {
     control: bool,
-    running: Vec<(bool, bool)>,
+    running: Vec<Hits>,
+}
+
+/// What has happened to a process.
+struct Hits {
+    /// It has something to say.
+    status: bool,
+    /// It has ended.
+    process: bool,
+    /// It asks for a name.
+    dns: bool,
 }
 
 /// The `CLONE_NEW*` flags of a container.

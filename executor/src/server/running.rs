@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
@@ -10,7 +11,7 @@ use crate::cgroup::Cgroups;
 use crate::error::{Errno, ExecError};
 use crate::net::Attachment;
 use crate::proto::{Answer, Connection, Ended, Exit, GoAhead, Report, Started};
-use crate::spec::{LimitUnavailable, Upper};
+use crate::spec::LimitUnavailable;
 use crate::step::Step;
 use crate::stubs::{self, Stub};
 use crate::sys;
@@ -26,8 +27,8 @@ pub(super) struct Running {
     steps: Vec<Step>,
     stubs: Vec<Stub>,
     terminal: Option<OwnedFd>,
-    /// Where stubs are removed, and what overlayfs leaves behind.
-    pub(super) upper: Option<Upper>,
+    /// Where stubs are removed.
+    pub(super) upper: Option<PathBuf>,
     pub(super) unavailable: Vec<LimitUnavailable>,
     pub(super) cgroups: Cgroups,
     attachment: Option<Attachment>,
@@ -94,6 +95,17 @@ impl Running {
         // Fails when the process is gone already; its end is noticed by itself.
         wire::send_packet(self.status.as_fd(), &message, &[]).ok();
         self.attachment = Some(attachment);
+    }
+
+    /// Readable when the container asks for a name.
+    pub(super) fn dns_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.attachment.as_ref().and_then(Attachment::dns_fd)
+    }
+
+    pub(super) fn serve_dns(&mut self) {
+        if let Some(attachment) = &mut self.attachment {
+            attachment.serve_dns();
+        }
     }
 
     /// The network to be given up once the process is finished.
@@ -163,6 +175,7 @@ impl Running {
             address: attachment.address(),
             gateway: attachment.gateway(),
             warnings: attachment.warnings().to_vec(),
+            ports: attachment.ports().to_vec(),
         })
     }
 
@@ -184,12 +197,20 @@ impl Running {
         answer(control, self.id, body, &[]);
     }
 
-    /// Kills the process and cleans up; nobody is told.
-    pub(super) fn end(&mut self) {
+    /// Kills the process and cleans up; nobody is told. What had failed before comes back.
+    pub(super) fn end(&mut self) -> Option<ExecError> {
         sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL).ok();
         self.collect(WaitIdOptions::EXITED);
+        while let (Phase::Starting, Ok(Some(Frame { message, fds }))) =
+            (&self.phase, wire::receive_packet::<Report>(self.status.as_fd()))
+        {
+            self.note(message, fds);
+        }
         self.clean_up();
-        self.phase = Phase::Finished;
+        match std::mem::replace(&mut self.phase, Phase::Finished) {
+            Phase::Failed(error) => Some(error),
+            _ => None,
+        }
     }
 
     fn collect(&self, options: WaitIdOptions) -> Option<Exit> {
@@ -202,12 +223,10 @@ impl Running {
 
     fn clean_up(&mut self) {
         self.cgroups.remove();
-        let Some(Upper { upper, work }) = &self.upper else { return };
-        if let Err(error) = stubs::remove(upper, &self.stubs) {
+        if let Some(upper) = &self.upper
+            && let Err(error) = stubs::remove(upper, &self.stubs)
+        {
             tracing::warn!(%error, "cannot remove mount points");
         }
-        // The mark of a volatile mount, against its use after a crash (kernel documentation, overlayfs, "Volatile
-        // mount"). There was none: the upper may be mounted again.
-        std::fs::remove_dir_all(work.join("work/incompat")).ok();
     }
 }

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::{ThreadNameSpaceType, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::{Server, answer};
-use crate::cgroup;
+use crate::cgroup::{self, DevicePrograms};
 use crate::error::ExecError;
 use crate::facts::{Backend, HostFacts};
 use crate::init::Staging;
@@ -31,9 +31,17 @@ pub(super) fn start(single: SingleThreaded) -> Option<Server> {
             cgroup::recover(&facts, &hello.cgroup_parent);
             answer(&control, 0, Answer::Ready(Box::new(facts.clone())), &[]);
             let layers = LayerMounts::new(staging.layers());
-            let cgroup_parent = hello.cgroup_parent;
-            let (running, session) = (Vec::new(), Session::new());
-            Some(Server { control, single, facts, staging, layers, cgroup_parent, running, session })
+            Some(Server {
+                control,
+                single,
+                facts,
+                staging,
+                layers,
+                cgroup_parent: hello.cgroup_parent,
+                running: Vec::new(),
+                session: Session::new(),
+                device_programs: DevicePrograms::default(),
+            })
         }
         Err(error) => {
             answer(&control, 0, Answer::Failed(error), &[]);
@@ -99,8 +107,8 @@ fn become_root() -> Result<(), ExecError> {
 /// Becomes root of the user namespace of a running process, which an ordinary user may who made it.
 fn join_user_namespace(pid: i32) -> Result<(), ExecError> {
     let pid = rustix::process::Pid::from_raw(pid).ok_or(ExecError::NotRunning)?;
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        .map_err(|_| ExecError::NotRunning)?;
+    let pidfd =
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|_| ExecError::NotRunning)?;
     rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)
         .map_err(|e| ExecError::UserNamespace { source: e.into() })?;
     become_root()?;

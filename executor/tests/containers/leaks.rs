@@ -44,7 +44,8 @@ fn children() -> Vec<i32> {
     let me = std::process::id().to_string();
     let stat = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
-    pids.filter(|pid| stat(*pid).rsplit_once(')').is_some_and(|(_, rest)| rest.split(' ').nth(2) == Some(&me))).collect()
+    pids.filter(|pid| stat(*pid).rsplit_once(')').is_some_and(|(_, rest)| rest.split(' ').nth(2) == Some(&me)))
+        .collect()
 }
 
 fn nothing_is_left_after_the_end() {

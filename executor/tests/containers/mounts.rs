@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use executor::{Backend, Lower};
 use executor::spec::{Bytes, FileMount, Mount, MountFlags, MountKind};
+use executor::{Backend, Lower};
 
 use oci::layer::{Attrs, LayerPath, LayerWriter, write_index};
 
@@ -98,7 +98,8 @@ fn binds() {
     let dir = f.path("data");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("file"), "content").unwrap();
-    let mut spec = f.script("cat /mnt/data/file; echo new > /mnt/data/new; echo no 2>/dev/null > /ro/new || echo refused");
+    let mut spec =
+        f.script("cat /mnt/data/file; echo new > /mnt/data/new; echo no 2>/dev/null > /ro/new || echo refused");
     spec.mounts.push(Mount::bind(&dir, "/mnt/data", false));
     spec.mounts.push(Mount::bind(&dir, "/ro", true));
     assert_eq!(f.output(spec), "contentrefused");
