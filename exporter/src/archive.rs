@@ -80,6 +80,7 @@ impl Archive {
 
     fn from_file(mut file: File) -> io::Result<Self> {
         file.rewind()?;
+        let end = file.metadata()?.len();
         let mut members = HashMap::new();
         let mut tar = tar::Archive::new(&file);
         for entry in tar.entries_with_seek()? {
@@ -88,7 +89,11 @@ impl Archive {
             let kind = entry.header().entry_type();
             let link = || entry.link_name_bytes().map(|target| target.into_owned());
             let place = if kind.is_file() || kind.is_contiguous() {
-                Some(Place::Data { offset: entry.raw_file_position(), size: entry.size() })
+                let (offset, size) = (entry.raw_file_position(), entry.size());
+                if offset.checked_add(size).is_none_or(|last| last > end) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Some(Place::Data { offset, size })
             } else if kind.is_hard_link() {
                 link().and_then(|target| normal(&target)).map(Place::Link)
             } else if kind.is_symlink() {
@@ -286,7 +291,7 @@ mod tests {
     fn torn_tars_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let whole = example();
-        let torn = Archive::open(Input::Stream(&mut &whole[..700]), dir.path());
+        let torn = Archive::open(Input::Stream(&mut &whole[..514]), dir.path());
         assert!(torn.is_err());
     }
 }

@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn blocks_share_a_window() {
-        let once = noise(WINDOW);
-        let repeated = once.repeat(64);
+        let once = noise(WINDOW / 2);
+        let repeated = once.repeat(128);
         assert!(compressed(&repeated, 6).len() < repeated.len() / 40);
     }
 
