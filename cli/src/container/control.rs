@@ -81,13 +81,22 @@ pub(crate) fn ask(dir: &Path, request: &Request) -> io::Result<Option<Reply>> {
 }
 
 /// A connection to whoever watches over a container; it closes when that process ends.
-pub(crate) fn connect(dir: &Path) -> io::Result<Option<UnixStream>> {
+fn connect(dir: &Path) -> io::Result<Option<UnixStream>> {
     let opened = open_directory(dir).and_then(|dir| UnixStream::connect(short_path(&dir, SOCKET)));
     match opened {
         Ok(stream) => Ok(Some(stream)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// A connection that becomes readable when the container has ended for good.
+pub(crate) fn subscribe(dir: &Path) -> io::Result<Option<UnixStream>> {
+    let Some(mut stream) = connect(dir)? else { return Ok(None) };
+    let mut line = serde_json::to_vec(&Request::Wait)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    Ok(Some(stream))
 }
 
 fn converse(mut stream: UnixStream, request: &Request) -> io::Result<Option<Reply>> {

@@ -1,9 +1,53 @@
-//! Containers (temporary front while the real module is being written).
-use std::process::ExitCode;
-use crate::context::Context;
-use crate::report::CommandError;
-#[derive(Debug, clap::Subcommand)]
-pub(crate) enum Command {}
-pub(crate) fn shim_main() {}
-pub(crate) fn run(command: Command, _context: &Context) -> Result<ExitCode, CommandError> { match command {} }
-pub(crate) fn inspect(_store: &cache::Store, _name: &str) -> Result<Option<serde_json::Value>, CommandError> { Ok(None) }
+//! Containers that outlive a build: `run` and the commands that look after what it started. No daemon: every container has
+//! one process that watches over it, and all else is read from files.
+//!
+//! ```text
+//! run ──plan──► config.json ──┬─ foreground: supervisor in this process
+//!                             └─ -d: shim ── supervisor ──► state.json, output.log, control.sock
+//! ps logs inspect wait port ◄── files of the container
+//! stop kill pause exec -d   ──► control.sock
+//! exec                      ──► a helper of its own, which enters the container
+//! ```
+//!
+//! In a container's directory (`cache` owns `name`, `pins` and the run lock):
+//!
+//! ```text
+//! config.json   what it is to be (config), written once
+//! state.json    what it does (state), written by whoever holds the run lock
+//! upper/ work/  its changes, until it is removed
+//! output.log    what it wrote (log)
+//! control.sock  to the process that watches over it (control)
+//! shim.log      what a shim has to say that nobody listened to
+//! ```
+
+mod args;
+mod commands;
+mod config;
+mod control;
+mod create;
+mod foreground;
+mod health;
+mod image;
+mod inspect;
+mod list;
+mod log;
+mod look;
+mod names;
+mod parse;
+mod plan;
+mod restart;
+mod rootfs;
+mod shim;
+mod signals;
+mod spec;
+mod start;
+mod state;
+mod stdio;
+mod supervisor;
+mod terminal;
+mod volume;
+
+pub(crate) use args::Command;
+pub(crate) use commands::run;
+pub(crate) use inspect::inspect;
+pub(crate) use shim::shim_main;

@@ -7,7 +7,7 @@ use cache::{Store, StoreError};
 use executor::user::{self, User, UserError};
 use oci::DiffId;
 use oci::layer::{ChainView, Kind, LayerPath, ViewError};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::config::Program;
@@ -136,12 +136,6 @@ pub(crate) fn etc_of_running(pid: i32, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The directory something of the host is in; for tests and messages only.
-#[cfg(test)]
-fn open_dir(path: &Path) -> OwnedFd {
-    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +149,7 @@ mod tests {
         std::fs::write(root.join("inside"), "inside").unwrap();
         std::os::unix::fs::symlink("../../secret", root.join("etc/passwd")).unwrap();
         std::os::unix::fs::symlink("/inside", root.join("etc/group")).unwrap();
-        let fd = open_dir(&root);
+        let fd = rustix::fs::open(&root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         assert_eq!(read_beneath(&fd, PASSWD), Ok(None));
         assert_eq!(read_beneath(&fd, GROUP), Ok(Some(b"inside".to_vec())));
         assert_eq!(read_beneath(&fd, "etc"), Ok(None));

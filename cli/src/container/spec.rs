@@ -1,7 +1,7 @@
 //! From a container's [`Config`] and what is found at its start to the [`ContainerSpec`] that the executor runs. Pure.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use executor::net::{BridgeNetwork, EtcSpec, NetworkMode, UserMode};
 use executor::spec::{
@@ -29,7 +29,7 @@ pub(crate) struct Surroundings {
     pub(crate) ids: Ids,
     /// That user's home.
     pub(crate) home: String,
-    /// The directories of its volumes by name.
+    /// The directories of its volumes by name, complete.
     pub(crate) volumes: BTreeMap<String, PathBuf>,
     /// The containers it joins, by id.
     pub(crate) joined: BTreeMap<String, Joined>,
@@ -94,7 +94,7 @@ pub(crate) fn build(config: &Config, found: &Surroundings) -> ContainerSpec {
     spec.hostname = own_uts.then(|| full_hostname(config, &hostname));
     let mut spec = with_network(spec, config, found, &hostname);
     spec.mounts.push(Mount::generated("/etc/hostname", format!("{hostname}\n"), 0o644));
-    spec.mounts.extend(config.mounts.iter().map(|mount| planned_mount(mount, found)));
+    spec.mounts.extend(config.mounts.iter().filter_map(|mount| planned_mount(mount, found)));
     // After the network's own, so that they win.
     spec.sysctls.extend(sandbox.sysctls.clone());
     spec
@@ -227,17 +227,15 @@ fn join_network(mut spec: ContainerSpec, joined: Option<&Joined>, etc: EtcSpec) 
     spec
 }
 
-fn planned_mount(mount: &super::config::Mount, found: &Surroundings) -> Mount {
+/// None for a volume that was not found.
+fn planned_mount(mount: &super::config::Mount, found: &Surroundings) -> Option<Mount> {
     let target = mount.target.clone();
-    match &mount.source {
+    Some(match &mount.source {
         MountSource::Bind { path, .. } => Mount::bind(path, target, mount.read_only),
-        MountSource::Volume { name, .. } => {
-            let data = found.volumes.get(name).map_or(Path::new("/nonexistent"), PathBuf::as_path);
-            Mount::bind(data, target, mount.read_only)
-        }
+        MountSource::Volume { name, .. } => Mount::bind(found.volumes.get(name)?, target, mount.read_only),
         MountSource::Tmpfs { size, mode, exec, suid, dev } => {
             let flags = MountFlags { read_only: mount.read_only, nosuid: !suid, nodev: !dev, noexec: !exec };
             Mount::new(target, MountKind::Tmpfs { size: *size, mode: *mode }, flags)
         }
-    }
+    })
 }

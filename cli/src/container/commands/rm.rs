@@ -1,0 +1,52 @@
+//! `rm`.
+
+use std::process::ExitCode;
+
+use cache::{Store, StoreError, TreeRemover};
+use rustix::process::Signal;
+
+use super::{for_each, lifecycle};
+use crate::container::args::RmArgs;
+use crate::container::create::remove_anonymous_volumes;
+use crate::container::look;
+use crate::container::start::spawn_helper;
+use crate::context::Context;
+use crate::report::CommandError;
+
+/// Removes containers.
+pub(crate) fn run(args: &RmArgs, context: &Context) -> Result<ExitCode, CommandError> {
+    let store = context.store()?;
+    if !rustix::process::geteuid().is_root() {
+        // Files of a container's other users can be removed only from inside the user namespace.
+        let helper = spawn_helper(store.root())?;
+        store.set_tree_remover(TreeRemover::new(move |path| helper.remove_tree(path).map_err(std::io::Error::other)));
+    }
+    for_each(&args.containers, |name| {
+        remove(&store, args, name)?;
+        println!("{name}");
+        Ok(())
+    })
+}
+
+fn remove(store: &Store, args: &RmArgs, name: &str) -> Result<(), CommandError> {
+    let seen = look::find(store, name)?;
+    if seen.state.phase.is_active() {
+        if !args.force {
+            return Err(CommandError::failed(format!("container `{}` is running", seen.name))
+                .hint("stop it first, or use --force"));
+        }
+        lifecycle::stop_one(store, seen.dir.id(), Some(Signal::KILL.as_raw()), Some(0))?;
+    }
+    match store.remove_container(&seen.dir) {
+        // `--rm`: it removed itself.
+        Err(_) if store.container(seen.dir.id()).is_err() => return Ok(()),
+        Err(StoreError::InUse { .. }) => {
+            return Err(CommandError::failed(format!("container `{}` was started meanwhile", seen.name)));
+        }
+        other => other?,
+    }
+    if args.volumes {
+        remove_anonymous_volumes(store, &seen.config);
+    }
+    Ok(())
+}
