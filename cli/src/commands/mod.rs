@@ -6,7 +6,7 @@ mod doctor;
 mod explain;
 mod images;
 mod prune;
-mod transfer;
+pub(crate) mod transfer;
 
 use std::process::ExitCode;
 

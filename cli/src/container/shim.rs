@@ -27,7 +27,7 @@ enum Report {
     /// The container runs.
     Started { warnings: Vec<String> },
     /// It does not, and the shim ends.
-    Failed { kind: Kind, message: String, hints: Vec<String>, causes: Vec<String> },
+    Failed { code: u8, message: String, hints: Vec<String>, causes: Vec<String> },
 }
 
 /// Starts a container under a shim. When this returns it runs; on failure nothing does.
@@ -43,13 +43,18 @@ pub(crate) fn launch(store: &Store, dir: &ContainerDir) -> Result<(), CommandErr
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             Ok(())
         }
-        Ok(Report::Failed { kind, message, hints, causes }) => {
+        Ok(Report::Failed { code, message, hints, causes }) => {
             // It has cleaned up when it is gone.
             shim.wait().map_err(failed)?;
-            Err(CommandError { hints, causes, ..CommandError::new(kind, message) })
+            Err(CommandError { hints, causes, ..CommandError::new(kind_of(code), message) })
         }
         Err(_) => Err(CommandError::new(Kind::Engine, "the shim of the container died while starting it")),
     }
+}
+
+/// What keeps a container from starting is docker's 125, unless it is its program.
+fn kind_of(code: u8) -> Kind {
+    [Kind::NotFound, Kind::NotExecutable].into_iter().find(|kind| kind.code() == code).unwrap_or(Kind::Engine)
 }
 
 fn command(store: &Store, dir: &ContainerDir) -> io::Result<Command> {
@@ -86,7 +91,7 @@ fn serve(root: &OsString, id: &str) -> i32 {
             0
         }
         Err(CommandError { kind, message, hints, causes, .. }) => {
-            tell(&Report::Failed { kind, message, hints, causes });
+            tell(&Report::Failed { code: kind.code(), message, hints, causes });
             1
         }
     }

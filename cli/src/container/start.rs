@@ -94,10 +94,12 @@ pub(crate) fn start(
 
 /// Ports on a bridge are forwarded by this process; those of a user-mode network by its program.
 fn forward(config: &Config, container: &Container) -> Result<(Vec<Forwarder>, Vec<BoundPort>), ForwardError> {
-    let Some(address) = container.network().address.filter(|_| rustix::process::geteuid().is_root()) else {
-        return Ok((Vec::new(), Vec::new()));
+    let connection = container.network();
+    let told = connection.ports.iter().map(|port| BoundPort { publish: port.publish, host: port.host });
+    let (mut forwarders, mut ports) = (Vec::new(), told.collect::<Vec<_>>());
+    let Some(address) = connection.address.filter(|_| rustix::process::geteuid().is_root()) else {
+        return Ok((forwarders, ports));
     };
-    let (mut forwarders, mut ports) = (Vec::new(), Vec::new());
     for publish in &config.network.publish {
         let forwarder = Forwarder::start(publish, IpAddr::V4(address))?;
         ports.push(BoundPort { publish: *publish, host: forwarder.local_addr() });

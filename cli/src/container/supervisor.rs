@@ -272,7 +272,7 @@ impl Supervisor {
         run.flow.finish();
         let (code, oom_killed, error) = match end {
             Ok((exit, oom_killed)) => (exit.shell_code(), oom_killed, None),
-            Err(error) => (exec_error(&error).exit_code().into(), false, Some(error.to_string())),
+            Err(error) => (exec_error(&error).kind.code().into(), false, Some(error.to_string())),
         };
         let lost = error.is_some();
         let started = self.state.phase.live().map(|live| live.started);
@@ -285,7 +285,7 @@ impl Supervisor {
 
     /// It could not be started again.
     fn failed_again(&mut self, error: &CommandError) -> Result<Next, CommandError> {
-        let code = i32::from(error.exit_code());
+        let code = i32::from(error.kind.code());
         let delay = self.restarts.next(self.config.life.restart, code, Duration::ZERO);
         self.after_end(could_not_start(error), delay)
     }
@@ -455,7 +455,7 @@ fn release(store: &Store, helper: Arc<Helper>) {
 }
 
 fn could_not_start(error: &CommandError) -> Ended {
-    let code = i32::from(error.exit_code());
+    let code = i32::from(error.kind.code());
     Ended { code, oom_killed: false, error: Some(error.message.clone()), started: None, finished: Timestamp::now() }
 }
 

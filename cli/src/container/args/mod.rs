@@ -10,7 +10,7 @@ pub(crate) use manage::{
     ContainerArgs, ExecArgs, KillArgs, LogsArgs, NetworkArgs, NetworkCommand, NetworkCreateArgs, PortArgs, PsArgs, RenameArgs,
     RestartArgs, RmArgs, StartArgs, StatsArgs, StopArgs, VolumeArgs, VolumeCommand, VolumeCreateArgs,
 };
-pub(crate) use run::{CreateArgs, RunArgs};
+pub(crate) use run::{CreateArgs, Pull, RunArgs};
 
 /// What to do with containers.
 #[derive(Debug, Subcommand)]
