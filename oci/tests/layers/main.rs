@@ -3,13 +3,15 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod cases;
+mod hostile;
 mod listing;
 mod packing;
 mod stack;
 mod tarball;
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use listing::{Listing, difference};
 use oci::layer::OverlayXattr;
@@ -142,9 +144,75 @@ fn packing_agrees() {
             OverlayXattr::Trusted => stack.mount_indexes(),
             OverlayXattr::User => stack.unpack(&tmpfs, xattr),
         };
-        assert_eq!(packing::check(&mut stack, &lowers, &tmpfs, xattr), None);
+        assert_eq!(packing::check(&mut stack, &lowers, &tmpfs, xattr, true), None);
         assert_eq!(stack.self_contained, [true, true], "an upper holds the parents of all it changes");
         let seen = listing::of_view(&stack.view);
         assert_eq!(disagreements(&stack, &seen), Vec::<String>::new());
     }
+}
+
+/// The directory backend as an ordinary user has it: in a user namespace, with `userxattr`.
+#[test]
+fn unpacked_layers_work_in_a_user_namespace() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: mapping all ids of a user namespace needs root");
+        return;
+    }
+    // The shell waits for its ids to be mapped, which only a process outside can do.
+    let mut child = Command::new("unshare")
+        .args([
+            "--user",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            r#"echo ready; read -r line; exec "$@" >&2"#,
+            "sh",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "user_namespace", "--ignored", "--nocapture"])
+        .env(INSIDE, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{}/{map}", child.id()), "0 0 65536\n").unwrap();
+    }
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "run by unpacked_layers_work_in_a_user_namespace"]
+fn user_namespace() {
+    if std::env::var_os(INSIDE).is_none() {
+        println!("SKIP: only run by another test");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::new(dir.path());
+    stack.push(&packing::lower()).unwrap();
+    let whiteouts = tarball::Tar::new().whiteout("data/.wh.a").dir("swap", 0o755).whiteout("swap/.wh..wh..opq");
+    let device = tarball::Tar::new().device("null", b'3', 1, 3).xattr("trusted.t", "t").file("f", 0o644, b"");
+    stack.push(&(whiteouts + device).finish()).unwrap();
+    let scratch = tmpfs(dir.path());
+    let lowers = stack.unpack(&scratch, OverlayXattr::User);
+    {
+        let overlay = Overlay::mount(dir.path(), &lowers, None, OverlayXattr::User);
+        let mut expected = listing::of_view(&stack.view);
+        expected.remove(&b"null"[..]);
+        expected.values_mut().for_each(|line| *line = line.replace("trusted.t=t", ""));
+        let seen = listing::of_dir(&overlay.at);
+        assert!(seen == expected, "{}", difference(&expected, &seen));
+    }
+    let second = dir.path().join("second");
+    std::fs::create_dir(&second).unwrap();
+    let mut stack = Stack::new(&second);
+    stack.push(&packing::lower()).unwrap();
+    assert_eq!(packing::check(&mut stack, &lowers[..1], &scratch, OverlayXattr::User, false), None);
 }
