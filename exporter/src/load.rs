@@ -135,7 +135,11 @@ pub fn load(store: &Store, input: Input<'_>, name: Option<&Reference>) -> Result
     let loader = Loader { store, archive: &archive };
     let mut loaded = match loader.optional::<ImageIndex>("index.json")? {
         // Newer docker writes both; the index keeps digests and platforms.
-        Some(index) => loader.layout(&index)?,
+        Some(index) => {
+            let mut loaded = loader.layout(&index)?;
+            loader.add_docker_names(&mut loaded)?;
+            loaded
+        }
         None => match loader.optional::<Vec<DockerEntry>>("manifest.json")? {
             Some(entries) => loader.docker(&entries)?,
             None => return Err(LoadError::Unknown),
@@ -168,6 +172,13 @@ struct DockerEntry {
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
     layers: Option<Vec<String>>,
+}
+
+impl DockerEntry {
+    fn names(&self) -> Vec<Reference> {
+        let tags = self.repo_tags.iter().flatten();
+        tags.filter_map(|tag| tag.parse::<Reference>().ok()).map(Reference::with_default_tag).collect()
+    }
 }
 
 struct Loader<'a> {
@@ -266,6 +277,20 @@ impl Loader<'_> {
         self.image(&config_bytes, chain, Some(manifest)).map(Some)
     }
 
+    /// Some writers put names only into the docker part.
+    fn add_docker_names(&self, loaded: &mut [Loaded]) -> Result<(), LoadError> {
+        if loaded.iter().all(|image| !image.names.is_empty()) {
+            return Ok(());
+        }
+        for entry in self.optional::<Vec<DockerEntry>>("manifest.json")?.iter().flatten() {
+            let target = digest_in_name(&entry.config).map(Target::Image);
+            for image in loaded.iter_mut().filter(|image| image.names.is_empty() && Some(image.target) == target) {
+                image.names = entry.names();
+            }
+        }
+        Ok(())
+    }
+
     fn docker(&self, entries: &[DockerEntry]) -> Result<Vec<Loaded>, LoadError> {
         entries.iter().map(|entry| self.docker_image(entry)).collect()
     }
@@ -290,9 +315,7 @@ impl Loader<'_> {
             jobs.map(|(diff_id, member)| Job { member: member.clone(), diff_id: *diff_id, blob: None }).collect();
         self.layers(&jobs)?;
         let image = self.image(&config_bytes, chain, None)?;
-        let tags = entry.repo_tags.iter().flatten();
-        let names = tags.filter_map(|tag| tag.parse::<Reference>().ok()).map(Reference::with_default_tag).collect();
-        Ok(Loaded { target: Target::Image(image.id), images: vec![image], names })
+        Ok(Loaded { target: Target::Image(image.id), images: vec![image], names: entry.names() })
     }
 
     fn image(&self, config: &[u8], chain: Vec<DiffId>, manifest: Option<Digest>) -> Result<StoredImage, LoadError> {

@@ -1,5 +1,7 @@
 //! Archives out of the store and back, checked by our own validator and by other programs.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests may panic too")]
 
+mod judges;
 mod support;
 
 use std::fs;
@@ -10,8 +12,9 @@ use exporter::{
     Annotations, Codec, Compression, ExportError, ImageOptions, Input, LoadError, Output, Ownership, check,
     export_docker, export_local, export_oci, export_oci_dir, export_tar, load,
 };
+use judges::{judge, run};
 use oci::Reference;
-use support::{Home, image, judge, run};
+use support::{Home, image};
 
 fn names(list: &[&str]) -> Vec<Reference> {
     list.iter().map(|name| name.parse().unwrap()).collect()
@@ -291,8 +294,7 @@ fn local_directories_have_the_files() {
 #[test]
 fn root_keeps_owners_and_devices() {
     if !is_root() {
-        use std::io::Write;
-        std::io::stderr().write_all(b"SKIP: needs root\n").unwrap();
+        eprintln!("SKIP: needs root");
         return;
     }
     let home = Home::new();

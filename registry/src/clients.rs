@@ -15,7 +15,7 @@ use reqwest::{Certificate, Identity, Url};
 
 use crate::RegistryError;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes and keeps the clients.
 #[derive(Debug)]

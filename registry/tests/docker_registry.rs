@@ -1,6 +1,7 @@
 //! The client against docker's own registry, with and without TLS.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests may panic too")]
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,7 +28,7 @@ impl Drop for Running {
 /// Starts a registry on a free port; none, with a word about it, when it is not installed.
 fn start(tls: bool) -> Option<Running> {
     if !Path::new("/usr/bin/docker-registry").exists() {
-        io::stderr().write_all(b"SKIP: /usr/bin/docker-registry is not installed\n").unwrap();
+        eprintln!("SKIP: /usr/bin/docker-registry is not installed");
         return None;
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

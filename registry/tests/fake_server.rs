@@ -1,4 +1,5 @@
 //! The client against a server in this process that logs in, breaks, lies and limits.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
 use std::io::{self, Read};
 use std::sync::Arc;

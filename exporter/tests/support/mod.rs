@@ -1,8 +1,4 @@
-//! Small images in a store of their own, and other programs as judges.
-
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
+//! Small images in a store of their own.
 
 use cache::{Store, StoredImage, Timestamp};
 use oci::DiffId;
@@ -75,22 +71,4 @@ pub(crate) fn put(store: &Store, architecture: &str, chain: Vec<DiffId>) -> Stor
     let image = StoredImage { id, chain, manifest: None, stored: Timestamp::now() };
     store.put_image(&image).unwrap();
     image
-}
-
-/// True if the program can be run; says SKIP if not.
-pub(crate) fn judge(program: &str) -> bool {
-    let there = Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success());
-    if !there {
-        writeln!(std::io::stderr(), "SKIP: {program} is not installed").unwrap();
-    }
-    there
-}
-
-/// Runs a program that must succeed; its output.
-#[track_caller]
-pub(crate) fn run(dir: &Path, program: &str, args: &[&str]) -> String {
-    let out = Command::new(program).args(args).current_dir(dir).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(out.status.success(), "{program} {args:?}: {}{}", text(&out.stdout), text(&out.stderr));
-    text(&out.stdout)
 }
