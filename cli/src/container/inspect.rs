@@ -176,10 +176,11 @@ fn mount_json(store: &Store, mount: &Mount) -> Result<Value, CommandError> {
 fn network_settings(config: &Config, live: Option<&Live>) -> Value {
     let mut ports: Map<String, Value> = config.network.exposed.iter().map(|port| (port.clone(), Value::Null)).collect();
     for port in live.iter().flat_map(|live| &live.ports) {
-        let at = json!({"HostIp": port.host.ip().to_string(), "HostPort": port.host.port().to_string()});
+        let addresses = port.addresses();
+        let at = addresses.iter().map(|at| json!({"HostIp": at.ip().to_string(), "HostPort": at.port().to_string()}));
         match ports.entry(container_port(port)).or_insert(Value::Null) {
-            Value::Array(list) => list.push(at),
-            none => *none = json!([at]),
+            Value::Array(list) => list.extend(at),
+            none => *none = at.collect(),
         }
     }
     let address = live.and_then(|live| live.address).map(|address| address.to_string()).unwrap_or_default();

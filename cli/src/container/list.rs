@@ -190,7 +190,11 @@ fn status(state: &State, now: Timestamp) -> String {
 /// Published ports with where they are, then exposed ones that are not published.
 fn ports(config: &Config, state: &State) -> String {
     let Some(live) = state.phase.live() else { return String::new() };
-    let published = live.ports.iter().map(|port| format!("{}->{}", port.host, container_port(port)));
+    let shown = |port: &BoundPort| {
+        let inside = container_port(port);
+        port.addresses().into_iter().map(move |address| format!("{address}->{inside}"))
+    };
+    let published = live.ports.iter().flat_map(shown);
     let known: Vec<String> = live.ports.iter().map(container_port).collect();
     let exposed = config.network.exposed.iter().filter(|port| !known.contains(port)).cloned();
     published.chain(exposed).collect::<Vec<_>>().join(", ")
@@ -234,11 +238,28 @@ mod tests {
             .into_iter()
             .map(|seconds| span(Duration::from_secs(seconds)))
             .collect();
-        insta::assert_snapshot!(words.join("\n"), @"");
+        insta::assert_snapshot!(words.join("\n"), @r#"
+        Less than a second
+        1 second
+        59 seconds
+        About a minute
+        About a minute
+        2 minutes
+        59 minutes
+        About an hour
+        2 hours
+        2 days
+        2 weeks
+        2 months
+        2 years
+        "#);
     }
 
     #[test]
     fn columns_line_up() {
-        insta::assert_snapshot!(aligned([["A", "LONG HEAD", "C"], ["wide cell", "b", ""]].into_iter()), @"");
+        insta::assert_snapshot!(aligned([["A", "LONG HEAD", "C"], ["wide cell", "b", ""]].into_iter()), @r#"
+        A           LONG HEAD   C
+        wide cell   b
+        "#);
     }
 }

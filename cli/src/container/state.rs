@@ -1,7 +1,7 @@
 //! What a container is doing, as kept in its `state.json`: one phase, changed in one place. Whoever holds the container's
 //! run lock may change it; everyone may read it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use cache::{ContainerDir, StoreError, Timestamp};
 use executor::net::Publish;
@@ -51,6 +51,19 @@ pub(crate) struct BoundPort {
     pub(crate) publish: Publish,
     /// The host's address.
     pub(crate) host: SocketAddr,
+}
+
+impl BoundPort {
+    /// Where it is to be reached. A socket for all addresses of both families is shown as docker shows its two.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let every = |ip: IpAddr| SocketAddr::new(ip, self.host.port());
+        match self.host.ip() {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) if self.publish.host_ip.is_none() => {
+                vec![every(Ipv4Addr::UNSPECIFIED.into()), every(Ipv6Addr::UNSPECIFIED.into())]
+            }
+            _ => vec![self.host],
+        }
+    }
 }
 
 /// A container that has ended.
@@ -170,7 +183,13 @@ mod tests {
                 format!("{}: {}\n", from.word(), to.join(" "))
             })
             .collect();
-        insta::assert_snapshot!(table, @"");
+        insta::assert_snapshot!(table, @r#"
+        created: running exited
+        running: running paused restarting exited
+        paused: running paused restarting exited
+        restarting: running restarting exited
+        exited: running exited
+        "#);
     }
 
     #[test]

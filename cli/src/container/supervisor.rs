@@ -236,8 +236,14 @@ impl Supervisor {
                 None => self.due()?,
             };
             if next == Next::Over {
-                return self.over();
+                break;
             }
+        }
+        match self.over()? {
+            Phase::Exited(Ended { error: Some(error), .. }) => {
+                Err(CommandError::new(Kind::Engine, format!("the container was lost: {error}")))
+            }
+            last => Ok(last.ended().map_or(0, |ended| ended.code)),
         }
     }
 
@@ -417,8 +423,8 @@ impl Supervisor {
         self.over().map(drop)
     }
 
-    /// Takes everything down, removes the container if it is to be, and answers those who wait.
-    fn over(self) -> Result<i32, CommandError> {
+    /// Takes everything down, removes the container if it is to be, and answers those who wait. Returns its last phase.
+    fn over(self) -> Result<Phase, CommandError> {
         let Self { store, dir, config, helper, lock, state, socket, events, waiting, run, .. } = self;
         drop(run);
         let code = state.phase.ended().map_or(0, |ended| ended.code);
@@ -440,7 +446,7 @@ impl Supervisor {
                 caller.answer(&Reply::Ended { code });
             }
         }
-        Ok(code)
+        Ok(state.phase)
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::container::args::PortArgs;
 use crate::container::list::container_port;
 use crate::container::look;
+use crate::container::state::BoundPort;
 use crate::context::Context;
 use crate::report::CommandError;
 
@@ -14,7 +15,9 @@ pub(crate) fn run(args: &PortArgs, context: &Context) -> Result<ExitCode, Comman
     let seen = look::find(&store, &args.container)?;
     let live = seen.live()?;
     let Some(wanted) = &args.port else {
-        live.ports.iter().for_each(|port| println!("{} -> {}", container_port(port), port.host));
+        for port in &live.ports {
+            port.addresses().iter().for_each(|address| println!("{} -> {address}", container_port(port)));
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let wanted = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
@@ -22,6 +25,6 @@ pub(crate) fn run(args: &PortArgs, context: &Context) -> Result<ExitCode, Comman
     if fits.peek().is_none() {
         return Err(CommandError::failed(format!("port {wanted} of container `{}` is not published", seen.name)));
     }
-    fits.for_each(|port| println!("{}", port.host));
+    fits.flat_map(BoundPort::addresses).for_each(|address| println!("{address}"));
     Ok(ExitCode::SUCCESS)
 }

@@ -15,7 +15,7 @@ pub(crate) fn run(args: &RunArgs, context: &Context) -> Result<ExitCode, Command
     // What keeps a container from starting is docker's 125, whatever it is.
     let outcome = if args.detach { detached(args, context) } else { attached(args, context) };
     outcome.map_err(|error| match error.kind {
-        Kind::Failed => CommandError { kind: Kind::Engine, ..error },
+        Kind::Failed | Kind::Input => CommandError { kind: Kind::Engine, ..error },
         _ => error,
     })
 }

@@ -291,7 +291,24 @@ mod tests {
         insta::assert_snapshot!(table(bind_or_volume, &[
             "/src:/dst", "./src:/dst:ro", "data:/dst", "/dst", "data:/a/../b/.//c", "data:/dst:ro,nocopy,z",
             "a/b:/dst", "/src:dst", "dst", "/src:/", ":/x", "a:b:c:d", "a:/b:", "a:/b:what", "a:/b:rshared", "",
-        ]), @"");
+        ]), @r#"
+        /src:/dst => bind /src create=true on /dst
+        ./src:/dst:ro => bind ./src create=true on /dst ro
+        data:/dst => volume data copy=true on /dst
+        /dst => volume  copy=true on /dst
+        data:/a/../b/.//c => volume data copy=true on /b/c
+        data:/dst:ro,nocopy,z => volume data copy=false on /dst ro
+        a/b:/dst => bind a/b create=true on /dst
+        /src:dst => the path in the container `dst` is not absolute
+        dst => the path in the container `dst` is not absolute
+        /src:/ => nothing can be mounted on `/`
+        :/x => expected SOURCE:PATH[:OPTIONS], or PATH alone for an anonymous volume
+        a:b:c:d => expected SOURCE:PATH[:OPTIONS], or PATH alone for an anonymous volume
+        a:/b: => expected SOURCE:PATH[:OPTIONS], or PATH alone for an anonymous volume
+        a:/b:what => unknown option `what`
+        a:/b:rshared => `rshared` is not supported
+         => the path in the container `` is not absolute
+        "#);
     }
 
     #[test]
@@ -301,14 +318,37 @@ mod tests {
             "type=volume,src=v,dst=/b,volume-nocopy", "type=tmpfs,dst=/b,tmpfs-size=1m,tmpfs-mode=700",
             "type=tmpfs,src=x,dst=/b", "type=bind,\"src=/a,b\",dst=/b", "type=x,dst=/b", "type=bind,src=/a",
             "type=bind,src=/a,dst=/b,bind-propagation=rshared", "type=volume,dst=/b,foo=bar", "type=volume,dst=/b,ro=maybe",
-        ]), @"");
+        ]), @r#"
+        type=bind,src=/a,dst=/b => bind /a create=false on /b
+        type=bind,source=/a,target=/b,readonly => bind /a create=false on /b ro
+        type=bind,dst=/b => `source` is missing
+        dst=/b => volume  copy=true on /b
+        type=volume,src=v,dst=/b,volume-nocopy => volume v copy=false on /b
+        type=tmpfs,dst=/b,tmpfs-size=1m,tmpfs-mode=700 => tmpfs Some(1048576) 700 exec=false suid=false dev=false on /b
+        type=tmpfs,src=x,dst=/b => a tmpfs has no `source`
+        type=bind,"src=/a,b",dst=/b => bind /a,b create=false on /b
+        type=x,dst=/b => `x` is no value for `type`
+        type=bind,src=/a => `target` is missing
+        type=bind,src=/a,dst=/b,bind-propagation=rshared => `bind-propagation` is not supported
+        type=volume,dst=/b,foo=bar => unknown option `foo`
+        type=volume,dst=/b,ro=maybe => `maybe` is no value for `ro`
+        "#);
     }
 
     #[test]
     fn tmpfs_form() {
         insta::assert_snapshot!(table(tmpfs, &[
             "/run", "/run:rw,exec,size=64m,mode=755", "/run:ro", "run", "/run:size=x", "/run:mode=9", "/run:uid=5", "/run:x",
-        ]), @"");
+        ]), @r#"
+        /run => tmpfs None 1777 exec=false suid=false dev=false on /run
+        /run:rw,exec,size=64m,mode=755 => tmpfs Some(67108864) 755 exec=true suid=false dev=false on /run
+        /run:ro => tmpfs None 1777 exec=false suid=false dev=false on /run ro
+        run => the path in the container `run` is not absolute
+        /run:size=x => `x` is no value for `size`
+        /run:mode=9 => `9` is no value for `mode`
+        /run:uid=5 => `uid` is not supported
+        /run:x => unknown option `x`
+        "#);
     }
 
     proptest! {
