@@ -30,7 +30,8 @@ pub fn doctor(options: &HelperOptions) -> Vec<Finding> {
             count if good => format!("{count} ids"),
             _ => "only your own id: files of an image that belong to others cannot be kept apart".to_owned(),
         };
-        let hint = (!good).then(|| "give yourself ranges in /etc/subuid and /etc/subgid (usermod --add-subuids)".to_owned());
+        let hint =
+            (!good).then(|| "give yourself ranges in /etc/subuid and /etc/subgid (usermod --add-subuids)".to_owned());
         findings.push(Finding { subject: "subordinate ids", good, detail, hint });
     }
     match Helper::spawn(options) {
@@ -102,7 +103,12 @@ fn container(helper: &Helper) -> Finding {
 
 /// An empty root holds no program, so this is a fault of the sandbox.
 fn unreachable_program() -> Finding {
-    Finding { subject: "containers", good: false, detail: "the root of a container is not its own".to_owned(), hint: None }
+    Finding {
+        subject: "containers",
+        good: false,
+        detail: "the root of a container is not its own".to_owned(),
+        hint: None,
+    }
 }
 
 fn failed(subject: &'static str, error: &ExecError) -> Finding {

@@ -58,13 +58,14 @@ pub(crate) enum Forked {
 /// `CLONE_INTO_CGROUP` of linux/sched.h; libc declares it as an `int`, which cannot hold it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// clone3(2) without shared memory: `namespaces` are `CLONE_NEW*` bits, `cgroup` a v2 directory to start in.
-pub(crate) fn clone3(_: SingleThreaded, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
+/// clone3(2) without shared memory: `flags` are `CLONE_NEW*` and `CLONE_PARENT`, `cgroup` a v2 directory to start in.
+pub(crate) fn clone3(_: SingleThreaded, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: namespaces | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling has the signal of the caller, and may not name one.
+        exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
         ..CloneArgs::default()
     };
     if let Some(dir) = cgroup {

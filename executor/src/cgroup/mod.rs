@@ -19,8 +19,8 @@ use crate::facts::{CgroupLayout, Hierarchy, HostFacts};
 use crate::spec::{DeviceRule, Devices, LimitUnavailable, Limits};
 use crate::sys;
 
-use device::policy;
 pub(crate) use device::DevicePrograms;
+use device::policy;
 pub(crate) use recover::{recover, remove_stale};
 pub(crate) use v1::needed;
 

@@ -15,8 +15,9 @@ use crate::Lower;
 use crate::layers::{set_path, through_fd};
 use crate::spec::Upper;
 
-/// Options that keep an upper meaning what it shows: no redirects, no files without data, no index of hard links.
-const PLAIN: [&str; 3] = ["redirect_dir", "metacopy", "index"];
+/// Options that keep an upper meaning what it shows: no redirects (nor following any, which alone goes with
+/// `userxattr`), no files without data, no index of hard links.
+const PLAIN: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
 
 /// What is stacked.
 struct Stack<'s> {
@@ -60,8 +61,8 @@ impl Stack<'_> {
             open.push(set_path(&fs, "upperdir", upper)?);
             open.push(set_path(&fs, "workdir", work)?);
         }
-        for option in PLAIN {
-            fsconfig_set_string(&fs, option, "off")?;
+        for (option, value) in PLAIN {
+            fsconfig_set_string(&fs, option, value)?;
         }
         for flag in &self.flags {
             fsconfig_set_flag(&fs, *flag)?;
@@ -82,7 +83,7 @@ impl Stack<'_> {
         if let Some((upper, work)) = &upper {
             options.push_str(&format!(",upperdir={},workdir={}", through_fd(upper), through_fd(work)));
         }
-        PLAIN.iter().for_each(|option| options.push_str(&format!(",{option}=off")));
+        PLAIN.iter().for_each(|(option, value)| options.push_str(&format!(",{option}={value}")));
         self.flags.iter().for_each(|flag| options.push_str(&format!(",{flag}")));
         let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
         mount("overlay", at, "overlay", OldFlags::empty(), Some(options.as_c_str()))?;

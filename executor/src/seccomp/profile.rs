@@ -186,7 +186,8 @@ impl Profile {
     /// What serde says about it, with line and column.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let profile: Self = serde_json::from_slice(json)?;
-        let fits = |args: &Vec<Argument>| args.len() <= ARGUMENTS && args.iter().all(|a| usize::from(a.index) < ARGUMENTS);
+        let fits =
+            |args: &Vec<Argument>| args.len() <= ARGUMENTS && args.iter().all(|a| usize::from(a.index) < ARGUMENTS);
         match profile.syscalls.iter().all(|entry| entry.args.iter().all(fits)) {
             true => Ok(profile),
             false => Err(serde::de::Error::custom("a system call has six arguments, each tested once")),

@@ -1,10 +1,11 @@
 //! The helper: one thread that mounts layers, starts containers, waits for them, and cleans up behind them.
 //! Everything it is told comes over the control socket; when that closes, it kills what runs and ends.
 
+mod clone;
 mod running;
 mod setup;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -13,12 +14,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use crate::cgroup::{Cgroups, DevicePrograms, Wanted};
 use crate::error::ExecError;
 use crate::facts::{CgroupLayout, Hierarchy, HostFacts};
-use crate::init::{Child, Staging};
+use crate::init::Staging;
 use crate::jobs::{self, Job};
 use crate::layers::LayerMounts;
 use crate::net::{self, HostFiles, Session};
@@ -28,6 +28,7 @@ use crate::spec::{ContainerSpec, MountKind, Namespace, Process};
 use crate::step::Step;
 use crate::sys::{self, Forked, SingleThreaded};
 use crate::wire::{self, Frame};
+use clone::Launch;
 use running::Running;
 
 /// The argument that makes an rbuild process a helper.
@@ -84,7 +85,11 @@ impl Server {
                 break;
             }
         }
-        for running in &mut self.running {
+        for running in &self.running {
+            running.kill();
+        }
+        // Backwards: the first process of a container ends after those that came into its pid namespace from outside.
+        for running in self.running.iter_mut().rev() {
             running.end();
             if let Some(attachment) = running.take_attachment() {
                 self.session.release(attachment);
@@ -118,7 +123,8 @@ impl Server {
             }
         }
         let hit: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let running = hit[1..].chunks_exact(3).map(|hits| Hits { status: hits[0], process: hits[1], dns: hits[2] }).collect();
+        let running =
+            hit[1..].chunks_exact(3).map(|hits| Hits { status: hits[0], process: hits[1], dns: hits[2] }).collect();
         Some(Ready { control: hit[0], running })
     }
 
@@ -178,7 +184,7 @@ impl Server {
             Namespace::Private | Namespace::Host => None,
         };
         let launch = Launch { steps, stdio, flags: namespaces(spec), cgroup: cgroups.clone_target(), target: None };
-        self.launch_in(id, pids.as_ref(), launch)
+        self.launch(id, pids.as_ref(), launch)
     }
 
     /// Attaches the network while the process mounts. When that fails the process is gone afterwards.
@@ -215,7 +221,7 @@ impl Server {
         let pids = target.try_clone().map_err(|e| ExecError::Namespaces { source: (&e).into() })?;
         let cgroup = cgroup.as_ref().map(AsFd::as_fd);
         let launch = Launch { steps, stdio: fds, flags: 0, cgroup, target: Some(target) };
-        self.launch_in(id, Some(&pids), launch)
+        self.launch(id, Some(&pids), launch)
     }
 
     /// The cgroup directories of a process that are not the helper's own: version 2, and version 1.
@@ -232,19 +238,6 @@ impl Server {
         let place =
             |tree: &Hierarchy| tree.place_in(&text).filter(|own| *own != tree.own).map(|own| tree.mount.join(own));
         (unified.and_then(place), others.iter().filter_map(place).collect())
-    }
-
-    /// Clones with the pid namespace of a process, which can be set for children only (setns(2), CLONE_NEWPID).
-    fn launch_in(&self, id: u64, pids: Option<&OwnedFd>, launch: Launch<'_>) -> Result<Running, ExecError> {
-        let refused = |e: Errno| ExecError::Namespaces { source: e.into() };
-        let Some(pids) = pids else { return self.launch(id, launch) };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let own = rustix::fs::open("/proc/self/ns/pid", flags, Mode::empty()).map_err(refused)?;
-        let kind = ThreadNameSpaceType::PROCESS_ID;
-        rustix::thread::move_into_thread_name_spaces(pids.as_fd(), kind).map_err(refused)?;
-        let launched = self.launch(id, launch);
-        rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID)).map_err(refused)?;
-        launched
     }
 
     fn freeze(&self, target: u64, frozen: bool) -> Result<Option<Running>, ExecError> {
@@ -269,40 +262,6 @@ impl Server {
             Forked::Parent { pid, pidfd } => Ok(Running::new_job(id, pid, pidfd, ours)),
         }
     }
-
-    /// Clones a process that goes through its steps.
-    fn launch(&self, id: u64, launch: Launch<'_>) -> Result<Running, ExecError> {
-        let refused = |e: Errno| ExecError::Namespaces { source: e.into() };
-        let (ours, theirs) = setup::socket_pair().map_err(refused)?;
-        match sys::clone3(self.single, launch.flags, launch.cgroup).map_err(refused)? {
-            Forked::Child => {
-                let child = Child {
-                    staging: &self.staging,
-                    layers: &self.layers,
-                    userxattr: self.facts.overlay_userxattr,
-                    lowers_one_by_one: self.facts.overlay_lower_append,
-                    socket: theirs,
-                    stdio: launch.stdio,
-                    single: self.single,
-                    target: launch.target,
-                };
-                child.run(&launch.steps)
-            }
-            Forked::Parent { pid, pidfd } => Ok(Running::new(id, pid, pidfd, ours, launch.steps)),
-        }
-    }
-}
-
-/// A process to be cloned.
-struct Launch<'s> {
-    steps: Vec<Step>,
-    stdio: Vec<OwnedFd>,
-    /// `CLONE_NEW*`.
-    flags: u64,
-    /// To be born in.
-    cgroup: Option<BorrowedFd<'s>>,
-    /// The container to enter.
-    target: Option<OwnedFd>,
 }
 
 fn job_failed(errno: &Errno) -> ExecError {

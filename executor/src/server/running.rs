@@ -197,9 +197,14 @@ impl Running {
         answer(control, self.id, body, &[]);
     }
 
+    /// Fails only when it has ended already.
+    pub(super) fn kill(&self) {
+        sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL).ok();
+    }
+
     /// Kills the process and cleans up; nobody is told. What had failed before comes back.
     pub(super) fn end(&mut self) -> Option<ExecError> {
-        sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL).ok();
+        self.kill();
         self.collect(WaitIdOptions::EXITED);
         while let (Phase::Starting, Ok(Some(Frame { message, fds }))) =
             (&self.phase, wire::receive_packet::<Report>(self.status.as_fd()))

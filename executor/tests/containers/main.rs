@@ -4,8 +4,10 @@
 
 mod fixture;
 mod isolation;
+mod jobs;
 mod leaks;
 mod mounts;
+mod network;
 mod process;
 mod rootless;
 
@@ -33,7 +35,9 @@ fn main() {
         let mut filters = arguments.iter().filter(|a| !a.starts_with('-')).peekable();
         filters.peek().is_none() || filters.any(|filter| name.contains(filter.as_str()))
     };
-    let all = [isolation::TESTS, mounts::TESTS, process::TESTS, leaks::TESTS, rootless::TESTS].concat();
+    let all =
+        [isolation::TESTS, mounts::TESTS, process::TESTS, jobs::TESTS, network::TESTS, leaks::TESTS, rootless::TESTS]
+            .concat();
     let selected: Vec<_> = all.into_iter().filter(|(name, _)| wanted(name)).collect();
     if arguments.iter().any(|a| a == "--list") {
         selected.iter().for_each(|(name, _)| println!("{name}: test"));

@@ -26,7 +26,6 @@ crate::tests![
     pids_limit,
     sysctls,
     pausing,
-    removing_a_tree,
 ];
 
 fn exit_codes_and_signals() {
@@ -245,15 +244,4 @@ fn pausing() {
     container.kill(9).unwrap();
     container.wait().unwrap();
     assert!(container.freeze(true).is_err());
-}
-
-fn removing_a_tree() {
-    let f = Fixture::new();
-    std::fs::create_dir_all(f.path("tree/a/b")).unwrap();
-    std::fs::write(f.path("tree/a/file"), "x").unwrap();
-    f.helper.remove_tree(&f.path("tree")).unwrap();
-    assert!(!f.path("tree").exists());
-    f.helper.remove_tree(&f.path("tree")).unwrap();
-    let error = f.helper.remove_tree(&f.lower().join("etc/passwd")).unwrap_err();
-    assert!(error.to_string().starts_with("cannot remove `"), "{error}");
 }

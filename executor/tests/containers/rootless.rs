@@ -74,14 +74,14 @@ fn hides_what_others_own(f: &Fixture) {
 }
 
 fn users_of_the_image(f: &Fixture) {
-    let mut spec = f.script("id -u; id -G; touch /tmp/mine");
+    let mut spec = f.script("id -u; id -G; mkdir /tmp/dir && touch /tmp/dir/mine");
     fs::set_permissions(f.lower().join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     spec.process.user = executor::spec::Ids { uid: 1000, gid: 1000, groups: vec![2000] };
     let upper = spec.rootfs.upper.clone().unwrap().upper;
     assert_eq!(f.output(spec), "1000\n1000 2000");
-    assert_eq!(fs::metadata(upper.join("tmp/mine")).unwrap().uid(), 200_999);
+    assert_eq!(fs::metadata(upper.join("tmp/dir/mine")).unwrap().uid(), 200_999);
     // Files of other ids can be removed by the helper only.
-    assert!(fs::remove_file(upper.join("tmp/mine")).is_err());
+    assert!(fs::remove_file(upper.join("tmp/dir/mine")).is_err());
     f.helper.remove_tree(&upper).unwrap();
     assert!(!upper.exists());
 }
