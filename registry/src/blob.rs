@@ -204,7 +204,8 @@ async fn open(
         {
             call.headers.insert(RANGE, range);
         }
-        shared.transport.send(endpoint, &call).await
+        // The reader itself counts failures and waits.
+        shared.transport.once(endpoint, &call).await
     };
     let mut response = shared.transport.first_of(&repository.registry, ask).await?;
     let resumed = response.status() == StatusCode::PARTIAL_CONTENT;
