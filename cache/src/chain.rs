@@ -1,6 +1,7 @@
 //! Layers stacked: the index that each needs on top of the others, the view of all together, and how to mount them. Describes
 //! mounts; someone else makes them, and unpacks trees where mounting an index is not possible.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -64,7 +65,7 @@ impl Store {
         self.view_of(&indexes)
     }
 
-    /// How to mount the layers of a chain, lowest first. With [`Backend::Directory`], `unpack` is called for each layer that was
+    /// How to mount the layers of a chain, lowest first; of a layer that is there twice, the upper place counts. With [`Backend::Directory`], `unpack` is called for each layer that was
     /// not unpacked before.
     ///
     /// # Errors
@@ -81,7 +82,7 @@ impl Store {
             }
             Backend::Directory => self.unpacked_tree(id, unpack).map(Lower::Dir),
         };
-        self.indexes(chain)?.iter().map(lower).collect()
+        topmost(self.indexes(chain)?).iter().map(lower).collect()
     }
 
     /// Which indexes a chain has; those that are missing are made.
@@ -206,6 +207,15 @@ impl Store {
             KeyLock::Waiter(waiter) => waiter.follow(|_| ControlFlow::Continue(())),
         }
     }
+}
+
+/// Each layer once, at its highest place. What a layer holds, hides and makes opaque it does from there as well, so nothing shows
+/// differently; and overlayfs refuses a lower directory that it has already (ELOOP).
+fn topmost(indexes: Vec<IndexId>) -> Vec<IndexId> {
+    let mut seen = HashSet::new();
+    let mut kept: Vec<IndexId> = indexes.into_iter().rev().filter(|id| seen.insert(id.layer)).collect();
+    kept.reverse();
+    kept
 }
 
 #[cfg(test)]

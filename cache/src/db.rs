@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::{StoreError, db_error, io_error};
 use crate::fsio;
 use crate::layout::Layout;
+use crate::memo;
 use crate::session::Gate;
 
 /// How long a statement waits for another process's transaction. Those take microseconds; a stopped machine may not.
@@ -79,6 +80,7 @@ pub(crate) fn create(layout: &Layout) -> Result<(), StoreError> {
     connection.pragma_update(None, "synchronous", "OFF").map_err(failed())?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed())?;
     connection.execute_batch(SCHEMA).map_err(failed())?;
+    connection.execute_batch(memo::SCHEMA).map_err(failed())?;
     connection.close().map_err(|(_, err)| db_error("create the tables")(err))?;
     let show = || {
         File::open(&temp)?.sync_all()?;
@@ -100,6 +102,7 @@ pub(crate) fn open(layout: &Layout) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(layout.database(), flags).map_err(failed())?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed())?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed())?;
+    connection.execute_batch(memo::SCHEMA).map_err(failed())?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

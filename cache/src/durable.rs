@@ -58,7 +58,8 @@ impl Store {
     /// One commit that reaches the disk takes all earlier ones with it (SQLite, "PRAGMA synchronous").
     fn flush_records(&self, wrote_files: bool) -> Result<(), StoreError> {
         let touched = std::mem::take(&mut *lock(&self.inner.touched));
-        if touched.is_empty() && !wrote_files {
+        let memos = std::mem::take(&mut *lock(&self.inner.touched_memos));
+        if touched.is_empty() && memos.is_empty() && !wrote_files {
             return Ok(());
         }
         self.with_db(|db| {
@@ -66,7 +67,7 @@ impl Store {
             if wrote_files {
                 db.pragma_update(None, "synchronous", "FULL").map_err(failed())?;
             }
-            let outcome = crate::record::touch(db, &touched);
+            let outcome = crate::record::touch(db, &touched, &memos);
             db.pragma_update(None, "synchronous", "NORMAL").map_err(failed())?;
             outcome
         })

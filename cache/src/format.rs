@@ -28,7 +28,7 @@ pub(crate) struct Format {
 impl Format {
     /// What a new store is made with.
     pub(crate) fn current() -> Self {
-        Self { version: VERSION, compatible: Vec::new(), incompatible: Vec::new() }
+        Self { version: VERSION, compatible: vec!["memos".to_owned()], incompatible: Vec::new() }
     }
 
     /// Reads `format.json` of the store at `root` and refuses what this program can't work with.

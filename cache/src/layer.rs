@@ -186,11 +186,6 @@ impl LayerDraft {
         &self.file
     }
 
-    /// What has been written so far, to be read back.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
     /// Makes the layer and its index visible, when the writer that wrote it has finished. The layer is pinned for this process.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ pub(crate) struct Layout {
 }
 
 /// Directories directly under the root, made with the store.
-pub(crate) const DIRECTORIES: [&str; 14] = [
+pub(crate) const DIRECTORIES: [&str; 15] = [
     "blobs",
     "layers",
     "unpacked",
@@ -82,6 +82,7 @@ pub(crate) const DIRECTORIES: [&str; 14] = [
     "container-names",
     "volumes",
     "net",
+    "mnt",
 ];
 
 /// Files directly under the root.
@@ -279,6 +280,11 @@ impl Layout {
 
     pub(crate) fn net(&self) -> PathBuf {
         self.at("net")
+    }
+
+    /// Where the process that runs containers mounts layers, in its own mount namespace: outside of it always empty.
+    pub(crate) fn mount_points(&self) -> PathBuf {
+        self.at("mnt")
     }
 }
 

@@ -9,7 +9,7 @@
 //! ├── gate.lock                    flock: shared while a pin is written and looked after, exclusive while garbage is moved out
 //! ├── gc.lock                      flock: one collector or repairer at a time
 //! ├── containers.lock              flock: container ids and names change
-//! ├── store.db (-wal, -shm)        SQLite: records, manifests of keys, compressed forms of layers, history
+//! ├── store.db (-wal, -shm)        SQLite: records, manifests of keys, compressed forms of layers, memos, history
 //! ├── blobs/<hex>                  bytes by sha256: configs, image manifests, logs, file lists, compressed layers
 //! ├── layers/
 //! │   ├── <hex>.tar                a layer, uncompressed, by diffID
@@ -26,7 +26,8 @@
 //! ├── containers/<id>/             `pins`, `name`, and what the caller keeps there: config, state, upper, log
 //! ├── container-names/<name>       symlink to the id
 //! ├── volumes/<name>/              `meta.json` and `data/`
-//! └── net/                         the networks of containers; belongs to the executor
+//! ├── net/                         the networks of containers; belongs to the executor
+//! └── mnt/                         where layers are mounted, in a mount namespace of the helper; outside of it empty
 //! ```
 //!
 //! What must never happen: a file under its final name that is not whole; an index made by anyone else, or from a tar whose
@@ -51,6 +52,7 @@ mod image;
 mod keylock;
 mod layer;
 mod layout;
+mod memo;
 mod mounts;
 mod record;
 mod session;

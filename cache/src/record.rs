@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::db;
 use crate::error::{StoreError, db_error};
+use crate::memo;
 use crate::session::Pin;
 use crate::store::{Store, lock};
 use crate::time::Timestamp;
@@ -265,8 +266,12 @@ pub(crate) fn insert_manifest(db: &Connection, key: &Digest, manifest: Manifest<
     Ok(())
 }
 
-/// Notes uses of records, all in one transaction.
-pub(crate) fn touch(db: &mut Connection, touched: &HashMap<Digest, Timestamp>) -> Result<(), StoreError> {
+/// Notes uses of records and memos, all in one transaction.
+pub(crate) fn touch(
+    db: &mut Connection,
+    touched: &HashMap<Digest, Timestamp>,
+    memos: &HashMap<Digest, Timestamp>,
+) -> Result<(), StoreError> {
     let failed = || db_error("note what was used");
     let tx = db::write(db, "note what was used")?;
     {
@@ -276,6 +281,7 @@ pub(crate) fn touch(db: &mut Connection, touched: &HashMap<Digest, Timestamp>) -
             statement.execute(params![used.0, key.as_bytes()]).map_err(failed())?;
         }
     }
+    memo::touch(&tx, memos).map_err(failed())?;
     // A commit that changes nothing writes nothing, and so would not take the earlier ones to the disk.
     tx.execute("INSERT OR REPLACE INTO flushes (one, count) SELECT 1, coalesce(max(count), 0) + 1 FROM flushes", [])
         .map_err(failed())?;

@@ -42,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) loaded: Mutex<HashMap<IndexId, Loaded>>,
     /// Records that were hit, written to the database by [`Store::flush`].
     pub(crate) touched: Mutex<HashMap<Digest, Timestamp>>,
+    /// Memos that were used, as above.
+    pub(crate) touched_memos: Mutex<HashMap<Digest, Timestamp>>,
 }
 
 impl fmt::Debug for Inner {
@@ -138,6 +140,7 @@ impl Store {
             scanned: Mutex::default(),
             loaded: Mutex::default(),
             touched: Mutex::default(),
+            touched_memos: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -151,6 +154,11 @@ impl Store {
     /// The root directory.
     pub fn root(&self) -> &Path {
         self.layout().root()
+    }
+
+    /// An empty directory for mount points in a mount namespace of the caller's own.
+    pub fn mount_dir(&self) -> PathBuf {
+        self.layout().mount_points()
     }
 
     /// Where the networks of containers keep their state; the store only accounts for it.

@@ -19,7 +19,9 @@ use crate::graph::{Graph, OpId};
 use crate::images::Images;
 use crate::ops::OpKind;
 use crate::past::{Past, stage_label};
-use crate::plan::{self, BaseRef, BaseRequest, Bases, Lowered, Plan, PlannedHistory, PlannedStep, Request, StageOutput};
+use crate::plan::{
+    self, BaseRef, BaseRequest, Bases, Lowered, Plan, PlannedHistory, PlannedStep, Request, StageOutput,
+};
 use crate::report::{CacheReport, ImageReport, LayerReport, Report, StepReport, Totals};
 use crate::schedule;
 use crate::settings::Settings;
@@ -111,7 +113,7 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     let values = solved.map_err(|failure| failed(failure, &steps, &plans))?;
     let report = report(session.store, &steps, &done, began.elapsed())?;
     let epochs = requests.iter().map(|request| request.epoch);
-    let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, epoch)).collect();
+    let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, &done, epoch)).collect();
     let warnings = plans.iter().flat_map(|plan| plan.warnings.clone()).collect();
     let skipped = plans.first().map(|plan| plan.skipped.clone()).unwrap_or_default();
     Ok(Built { images, report, warnings, skipped, id })
@@ -160,12 +162,7 @@ fn base_error(dockerfile: &Dockerfile, base: &BaseRequest, error: crate::images:
     BuildError::Base { line, error, meant }
 }
 
-fn worker<'a>(
-    session: &'a Session<'_>,
-    graph: &'a Graph,
-    steps: &'a [PlannedStep],
-    began: Instant,
-) -> LocalWorker<'a> {
+fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedStep], began: Instant) -> LocalWorker<'a> {
     let mut by_op = HashMap::new();
     let mut no_cache = HashSet::new();
     for step in steps {
@@ -299,31 +296,45 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The image config with its layers and history. Times are the epoch when one was given, so that equal inputs give equal images;
-/// otherwise those at which the layers were made would differ from build to build, and the present is as good.
-fn assemble(output: &StageOutput, values: &[Option<Value>], epoch: Option<Time>) -> BuiltImage {
+/// The image config with its layers and history. A layer's time is when it was made, so a build in which every step hits gives the
+/// very image that the last one gave; an epoch, where one was given, takes the place of all times.
+fn assemble(
+    output: &StageOutput,
+    values: &[Option<Value>],
+    done: &HashMap<OpId, Done>,
+    epoch: Option<Time>,
+) -> BuiltImage {
     let chain = match &values[output.op.index()] {
         Some(value) => value.chain().layers.to_vec(),
         None => Vec::new(),
     };
-    let created = match epoch {
-        Some(time) => jiff::Timestamp::new(time.secs, 0).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
-        None => jiff::Timestamp::now(),
-    };
+    let epoch = epoch.and_then(|time| jiff::Timestamp::new(time.secs, 0).ok()).map(|time| time.to_string());
+    let mut time = epoch.clone().or_else(|| output.base_created.clone());
     let mut config = output.config.clone();
-    config.created = Some(created.to_string());
+    for entry in &output.history {
+        let made = match entry {
+            PlannedHistory::Own { op: Some(op), .. } => done.get(op).map(|done| rfc3339(done.created)),
+            _ => None,
+        };
+        time = epoch.clone().or(made).or(time);
+        config.history.push(history(entry, &config.author, time.as_deref()));
+    }
+    config.created = time;
     config.rootfs = RootFs { diff_ids: chain.clone(), ..RootFs::default() };
-    config.history = output.history.iter().map(|entry| history(entry, &config, created)).collect();
     BuiltImage { config, chain, platform: output.platform.clone() }
 }
 
-fn history(entry: &PlannedHistory, config: &ImageConfig, created: jiff::Timestamp) -> History {
+fn rfc3339(time: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(time.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+fn history(entry: &PlannedHistory, author: &Option<String>, created: Option<&str>) -> History {
     match entry {
         PlannedHistory::Inherited(history) => history.clone(),
         PlannedHistory::Own { created_by, op } => History {
-            created: Some(created.to_string()),
+            created: created.map(str::to_owned),
             created_by: Some(created_by.clone()),
-            author: config.author.clone(),
+            author: author.clone(),
             comment: Some("buildkit.dockerfile.v0".to_owned()),
             empty_layer: op.is_none(),
         },

@@ -86,7 +86,7 @@ pub fn reason(today: &Manifest, before: &Manifest, lists: Option<(&str, &str)>, 
     }
     let settings: Vec<String> = changed
         .iter()
-        .filter(|name| **name != "base" && **name != "files")
+        .filter(|name| !matches!(**name, "base" | "files"))
         .map(|name| format!("{name} {} -> {}", joined(before, name), joined(today, name)))
         .collect();
     if !settings.is_empty() {
@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_moved_base_is_named() {
-        let reason = explain(&[("base", "sha256:bbbbbbbbbbbbbbbbbbbb")], &[("base", "sha256:aaaaaaaaaaaaaaaaaaaa")], &[]);
+        let reason =
+            explain(&[("base", "sha256:bbbbbbbbbbbbbbbbbbbb")], &[("base", "sha256:aaaaaaaaaaaaaaaaaaaa")], &[]);
         assert_eq!(reason.line(), "base debian:12 moved sha256:aaaaaaaaaaaa… -> sha256:bbbbbbbbbbbb…");
     }
 

@@ -26,6 +26,16 @@ impl Manifest {
         manifest
     }
 
+    /// Lines without a head, to be appended to a manifest.
+    pub(crate) fn part() -> Self {
+        Self { text: String::new() }
+    }
+
+    /// Adds the lines of a part.
+    pub(crate) fn append(&mut self, part: &Self) {
+        self.text.push_str(&part.text);
+    }
+
     /// A manifest read back from a record.
     pub fn from_text(text: String) -> Self {
         Self { text }

@@ -10,10 +10,10 @@ pub mod remote;
 pub mod run;
 
 pub use copy::{CopyOp, CopySource, Unpack};
+pub use git::GitOp;
 pub use image::ImageOp;
 pub use local::LocalOp;
 pub use mkdir::MkdirOp;
-pub use git::GitOp;
 pub use remote::HttpOp;
 pub use run::{ExtraHost, MountOp, RunNetwork, RunOp, Script};
 

@@ -61,6 +61,8 @@ pub struct Done {
     pub took: Duration,
     /// What it printed.
     pub log: Option<Digest>,
+    /// When the layer was made.
+    pub created: Timestamp,
 }
 
 /// Everything that ops need while a build runs.
@@ -153,7 +155,7 @@ impl LocalWorker<'_> {
         if let Some(helper) = self.helper.get() {
             return Ok(helper);
         }
-        let helper = Helper::spawn(&HelperOptions::new(self.store.root().join("mnt")))?;
+        let helper = Helper::spawn(&HelperOptions::new(self.store.mount_dir()))?;
         Ok(self.helper.get_or_init(|| helper))
     }
 
@@ -213,7 +215,7 @@ impl LocalWorker<'_> {
         let (layer, printed) = self.keep_layer(&step, made)?;
         self.file(&step, key, layer, printed, started.elapsed())?;
         drop(guard);
-        self.finished(step.id, started, How::Miss(reason), Some(key), Some(layer), printed);
+        self.finished(step.id, started, How::Miss(reason), Some(key), Some(layer), printed, Timestamp::now());
         Ok(on_top(step.below, layer, true))
     }
 
@@ -227,7 +229,7 @@ impl LocalWorker<'_> {
     fn hit(&self, step: &Step<'_>, started: Instant, record: Record) -> Value {
         let cutoff = || Reason::Cutoff(vec!["a step above ran again and came to the same result".to_owned()]);
         let how = How::Hit(step.upstream_ran.then(cutoff));
-        self.finished(step.id, started, how, Some(record.key), record.layer, record.log);
+        self.finished(step.id, started, how, Some(record.key), record.layer, record.log, record.created);
         match record.layer {
             Some(layer) => on_top(step.below, layer, step.upstream_ran),
             None => Value::Chain(Chain { layers: Arc::clone(&step.below.layers), ran: step.upstream_ran }),
@@ -270,7 +272,7 @@ impl LocalWorker<'_> {
             _ => None,
         };
         let Some(since) = made.since else { return Ok((made.draft.commit(&made.finished)?, log)) };
-        let content = made.finished.tree.content_digest(made.draft.file(), since);
+        let content = made.finished.tree.content_digest(made.draft.tar(), since);
         let content = content.map_err(|source| OpError::Io { action: "read a layer", source })?;
         if let Some(earlier) = self.store.adopted(&content, below)? {
             return Ok((earlier, log));
@@ -328,10 +330,11 @@ impl LocalWorker<'_> {
         key: Option<Digest>,
         layer: Option<DiffId>,
         log: Option<Digest>,
+        created: Timestamp,
     ) {
         let took = started.elapsed();
         (self.events)(Event::Finished { vertex: vertex(id), how: how.clone(), took });
-        let done = Done { how, key, layer, started: started - self.began, took, log };
+        let done = Done { how, key, layer, started: started - self.began, took, log, created };
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(id, done);
     }
 }

@@ -23,6 +23,7 @@ use crate::error::{StoreError, db_error, io_error};
 use crate::fsio;
 use crate::image::StoredImage;
 use crate::layout::{LayerFile, parse_blob, parse_index_stem};
+use crate::memo::{self, MemoRow};
 use crate::mounts;
 use crate::session::{self, Gate, Pin, live_pins};
 use crate::store::Store;
@@ -152,6 +153,7 @@ struct Survey {
     files: Vec<(LayerFile, PathBuf, Size)>,
     pinned_blobs: HashSet<Digest>,
     images: Vec<StoredImage>,
+    memos: Vec<MemoRow>,
 }
 
 /// A file or tree to remove.
@@ -227,6 +229,9 @@ impl Store {
         let chosen = choose(&survey.inventory, self.goal(policy, &survey, measured)?);
         let keys = chosen.iter().filter_map(Item::record);
         let records = rows::delete_records(&tx, keys, policy.now).map_err(failed())?;
+        for key in chosen.iter().filter_map(Item::memo) {
+            memo::delete(&tx, key).map_err(failed())?;
+        }
         let doomed = self.doomed(&tx, &survey, measured, &chosen)?;
         let images: Vec<Digest> = chosen.iter().filter_map(Item::image).collect();
         if policy.dry_run {
@@ -273,6 +278,7 @@ impl Store {
             files: Vec::new(),
             pinned_blobs: HashSet::new(),
             images: self.stored_images()?,
+            memos: memo::all(tx).map_err(failed())?,
         };
         for name in fsio::names_in(&self.layout().layers(), "the layers")? {
             let path = self.layout().layers().join(&name);
@@ -286,6 +292,7 @@ impl Store {
         self.add_images(&mut survey, policy)?;
         add_derived(tx, &mut survey, policy, measured).map_err(failed())?;
         add_records(tx, &mut survey, policy).map_err(failed())?;
+        add_memos(&mut survey, policy);
         for (dir, last_used, size) in &measured.mounts {
             survey.inventory.holders.push(Holder {
                 item: Item::Mount(dir.clone()),
@@ -395,6 +402,8 @@ impl Store {
             }
         }
         rows::add_noted_blobs(tx, &mut live).map_err(db_error("collect garbage"))?;
+        let memos = survey.memos.iter().filter(|memo| !chosen.contains(&Item::Memo(memo.key)));
+        live.extend(memos.flat_map(|memo| &memo.blobs));
         let mut compressed = HashSet::new();
         for (blob, layer) in rows::compressed(tx).map_err(db_error("collect garbage"))? {
             compressed.insert(blob);
@@ -459,6 +468,13 @@ impl Item {
     fn record(&self) -> Option<&Digest> {
         match self {
             Self::Record(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    fn memo(&self) -> Option<&Digest> {
+        match self {
+            Self::Memo(key) => Some(key),
             _ => None,
         }
     }
@@ -541,6 +557,22 @@ fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> ru
         });
     }
     Ok(())
+}
+
+/// Memos go as records do. One that has lost a blob is of no use to anybody.
+fn add_memos(survey: &mut Survey, policy: &PrunePolicy) {
+    for MemoRow { key, last_used, blobs } in &survey.memos {
+        let in_use = blobs.iter().any(|blob| survey.pinned_blobs.contains(blob));
+        let lost = blobs.iter().any(|blob| !survey.blobs.contains_key(blob));
+        let own = blobs.iter().filter_map(|blob| survey.blobs.get(blob)).map(|size| size.disk).sum();
+        survey.inventory.holders.push(Holder {
+            item: Item::Memo(*key),
+            last_used: if lost { Timestamp(0) } else { *last_used },
+            layers: Vec::new(),
+            own,
+            selected: lost || (policy.records.takes(*last_used, policy.now) && !in_use),
+        });
+    }
 }
 
 fn move_away(doomed: &[Doomed], trash: &Path) -> Result<(), StoreError> {

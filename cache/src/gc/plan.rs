@@ -16,6 +16,8 @@ pub(super) enum Item {
     /// Compressed again when it is needed.
     Compressed(Digest),
     Record(Digest),
+    /// A note of the caller, with its blobs.
+    Memo(Digest),
     Image(Digest),
     /// The directory of the cache mounts of one id.
     Mount(PathBuf),
@@ -27,7 +29,7 @@ impl Item {
         match self {
             Self::Unpacked(_) => 0,
             Self::Compressed(_) => 1,
-            Self::Record(_) | Self::Image(_) => 2,
+            Self::Record(_) | Self::Memo(_) | Self::Image(_) => 2,
             Self::Mount(_) => 3,
         }
     }

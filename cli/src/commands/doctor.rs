@@ -12,7 +12,7 @@ use crate::report::{CommandError, Kind};
 /// Prints the facts.
 pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
-    let helper = Helper::spawn(&HelperOptions::new(store.root().join("mnt")))
+    let helper = Helper::spawn(&HelperOptions::new(store.mount_dir()))
         .map_err(|error| CommandError::from_error(Kind::Failed, &error, error.hint()))?;
     let facts = helper.facts();
     let backend = match &facts.backend {

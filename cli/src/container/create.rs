@@ -91,16 +91,19 @@ fn make_plan(
 ) -> Result<Config, CommandError> {
     let directory = std::env::current_dir()
         .map_err(|error| CommandError::failed(format!("cannot find the working directory: {error}")))?;
-    Ok(plan(args, &Inputs {
-        image,
-        config,
-        env_files: &read_env_files(&args.env_file)?,
-        own: &|name| std::env::var(name).ok(),
-        directory: &directory,
-        find: &|name| store.find_container(name).map(|dir| dir.id().to_owned()),
-        volume_name: &|| names::random().map(names::id).unwrap_or_default(),
-        now: Timestamp::now(),
-    })?)
+    Ok(plan(
+        args,
+        &Inputs {
+            image,
+            config,
+            env_files: &read_env_files(&args.env_file)?,
+            own: &|name| std::env::var(name).ok(),
+            directory: &directory,
+            find: &|name| store.find_container(name).map(|dir| dir.id().to_owned()),
+            volume_name: &|| names::random().map(names::id).unwrap_or_default(),
+            now: Timestamp::now(),
+        },
+    )?)
 }
 
 /// Name and text of each.
@@ -139,12 +142,7 @@ fn check_sources(config: &Config) -> Result<(), CommandError> {
 }
 
 /// Makes the directory under the name asked for, or under one that is free.
-fn named_directory(
-    store: &Store,
-    name: Option<&str>,
-    id: &str,
-    config: &Config,
-) -> Result<ContainerDir, CommandError> {
+fn named_directory(store: &Store, name: Option<&str>, id: &str, config: &Config) -> Result<ContainerDir, CommandError> {
     const ATTEMPTS: usize = 20;
     let pins = pins(config);
     if let Some(name) = name {
@@ -175,13 +173,12 @@ fn pins(config: &Config) -> Vec<Pin> {
 
 /// Overlayfs shows the root directory of the upper as the container's, so it gets the image's owner and permissions.
 fn make_upper(store: &Store, dir: &ContainerDir, config: &Config) -> Result<(), CommandError> {
-    let failed = |error: std::io::Error| CommandError::failed(format!("cannot make the container's directories: {error}"));
+    let failed =
+        |error: std::io::Error| CommandError::failed(format!("cannot make the container's directories: {error}"));
     let upper = dir.path(UPPER);
     fs::create_dir(dir.path(WORK)).and_then(|()| fs::create_dir(&upper)).map_err(failed)?;
     let view = store.view(&config.image.chain)?;
-    let root = view
-        .lookup(&LayerPath::root())
-        .map_err(|error| CommandError::from_error(Kind::Failed, &error, None))?;
+    let root = view.lookup(&LayerPath::root()).map_err(|error| CommandError::from_error(Kind::Failed, &error, None))?;
     let (mode, uid, gid) = root.map_or((0o755, 0, 0), |root| (root.attrs.mode, root.attrs.uid, root.attrs.gid));
     if (uid, gid) != (0, 0) && rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&upper, Some(uid), Some(gid)).map_err(failed)?;
@@ -191,8 +188,9 @@ fn make_upper(store: &Store, dir: &ContainerDir, config: &Config) -> Result<(), 
 
 fn write_id(file: Option<&Path>, id: &str) -> Result<(), CommandError> {
     let Some(file) = file else { return Ok(()) };
-    fs::write(file, id)
-        .map_err(|error| CommandError::failed(format!("cannot write the container's id to `{}`: {error}", file.display())))
+    fs::write(file, id).map_err(|error| {
+        CommandError::failed(format!("cannot write the container's id to `{}`: {error}", file.display()))
+    })
 }
 
 /// Removes the volumes that were made for this container alone.

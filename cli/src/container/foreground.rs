@@ -26,7 +26,9 @@ pub(crate) struct Staying {
 /// Keys go to the container's terminal, so there must be a keyboard.
 pub(crate) fn check_terminal(tty: bool, interactive: bool) -> Result<(), CommandError> {
     if tty && interactive && !terminal::stdin_is_terminal() {
-        return Err(CommandError::failed("standard input is not a terminal").hint("leave -t out when input comes from a pipe"));
+        return Err(
+            CommandError::failed("standard input is not a terminal").hint("leave -t out when input comes from a pipe")
+        );
     }
     Ok(())
 }

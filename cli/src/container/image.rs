@@ -53,7 +53,11 @@ fn find(store: &Store, text: &str, platform: Option<&Platform>) -> Result<Option
 }
 
 /// One image of those a name stands for. A single image is taken whatever it was made for, unless a platform was asked for.
-fn of_platform(store: &Store, target: &Target, platform: Option<&Platform>) -> Result<Option<StoredImage>, CommandError> {
+fn of_platform(
+    store: &Store,
+    target: &Target,
+    platform: Option<&Platform>,
+) -> Result<Option<StoredImage>, CommandError> {
     let (host, ids) = (Platform::host(), store.images_of(target)?);
     for id in &ids {
         let alone = ids.len() == 1 && platform.is_none();

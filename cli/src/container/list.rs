@@ -29,8 +29,7 @@ pub(crate) struct Filters(Vec<(String, String)>);
 impl Filters {
     /// From `--filter`.
     pub(crate) fn new(flags: &[(String, String)]) -> Result<Self, UnknownFilter> {
-        const KNOWN: [&str; 9] =
-            ["name", "id", "status", "label", "ancestor", "health", "network", "volume", "exited"];
+        const KNOWN: [&str; 9] = ["name", "id", "status", "label", "ancestor", "health", "network", "volume", "exited"];
         match flags.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
             Some((name, _)) => Err(UnknownFilter { name: name.clone() }),
             None => Ok(Self(flags.to_vec())),
@@ -225,7 +224,8 @@ pub(crate) fn span(length: Duration) -> String {
 
 /// RFC 3339; the zero time of docker for one out of range.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
-    jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string())
+    jiff::Timestamp::from_millisecond(time.0)
+        .map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string())
 }
 
 #[cfg(test)]

@@ -38,7 +38,8 @@ impl Seen {
 
 /// The container of a name, an id or the start of an id.
 pub(crate) fn find(store: &Store, text: &str) -> Result<Seen, CommandError> {
-    let gone = || CommandError::failed(format!("no such container: {text}")).hint("`rbuild ps -a` lists all containers");
+    let gone =
+        || CommandError::failed(format!("no such container: {text}")).hint("`rbuild ps -a` lists all containers");
     let dir = match store.find_container(text) {
         Err(StoreError::Missing { .. }) => return Err(gone()),
         other => other?,

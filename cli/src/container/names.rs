@@ -8,15 +8,16 @@ const SHORT: usize = 12;
 
 const ADJECTIVES: [&str; 48] = [
     "amber", "ample", "apt", "bold", "brave", "brisk", "calm", "candid", "clear", "clever", "crisp", "daring", "deft",
-    "eager", "early", "fair", "fleet", "fond", "frank", "gentle", "glad", "golden", "grand", "happy", "hardy", "honest",
-    "jolly", "keen", "kind", "lively", "lucid", "merry", "mild", "neat", "nimble", "noble", "plain", "proud", "quick",
-    "quiet", "ready", "smart", "snug", "steady", "sunny", "swift", "tidy", "witty",
+    "eager", "early", "fair", "fleet", "fond", "frank", "gentle", "glad", "golden", "grand", "happy", "hardy",
+    "honest", "jolly", "keen", "kind", "lively", "lucid", "merry", "mild", "neat", "nimble", "noble", "plain", "proud",
+    "quick", "quiet", "ready", "smart", "snug", "steady", "sunny", "swift", "tidy", "witty",
 ];
 const NOUNS: [&str; 48] = [
     "anchor", "badger", "beacon", "birch", "bridge", "brook", "canyon", "cedar", "cliff", "comet", "coral", "crane",
     "delta", "dune", "falcon", "fern", "fjord", "forest", "gannet", "glacier", "grove", "harbor", "heron", "island",
-    "juniper", "kestrel", "lagoon", "lantern", "lark", "maple", "meadow", "otter", "pebble", "pine", "plover", "prairie",
-    "quarry", "raven", "reef", "ridge", "river", "sparrow", "spruce", "summit", "thicket", "tundra", "valley", "willow",
+    "juniper", "kestrel", "lagoon", "lantern", "lark", "maple", "meadow", "otter", "pebble", "pine", "plover",
+    "prairie", "quarry", "raven", "reef", "ridge", "river", "sparrow", "spruce", "summit", "thicket", "tundra",
+    "valley", "willow",
 ];
 
 /// Bytes nobody can guess (random(4)).

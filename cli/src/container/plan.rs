@@ -97,7 +97,9 @@ impl PlanError {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Unsupported { advice, .. } if !advice.is_empty() => Some((*advice).to_owned()),
-            Self::NeedsOwnNetwork { .. } => Some("make one with `rbuild network create NAME` and use --network NAME".into()),
+            Self::NeedsOwnNetwork { .. } => {
+                Some("make one with `rbuild network create NAME` and use --network NAME".into())
+            }
             Self::NoCommand => Some("write the command behind the image's name".into()),
             Self::Join(error) => error.hint(),
             _ => None,
@@ -151,7 +153,12 @@ fn refuse(args: &CreateArgs) -> Result<(), PlanError> {
     }
     match args.userns.as_deref() {
         None | Some("host" | "") => {}
-        Some(_) => return unsupported("--userns".into(), "run rbuild as an ordinary user: its containers have a user namespace"),
+        Some(_) => {
+            return unsupported(
+                "--userns".into(),
+                "run rbuild as an ordinary user: its containers have a user namespace",
+            );
+        }
     }
     match args.log_driver.as_str() {
         "json-file" | "local" | "none" => Ok(()),
@@ -263,11 +270,21 @@ fn network(args: &CreateArgs, inputs: &Inputs<'_>) -> Result<Network, PlanError>
     let exposed = exposed(args, inputs.config)?;
     let mut publish: Vec<Publish> = args.publish.iter().flatten().copied().collect();
     if args.publish_all {
-        publish.extend(exposed.iter().filter_map(|(port, protocol)| {
-            let known = publish.iter().any(|p| p.container_port == *port && p.protocol == *protocol);
-            let host_ports = PortRange::EPHEMERAL;
-            (!known).then_some(Publish { host_ip: None, host_ports, container_port: *port, protocol: *protocol })
-        }).collect::<Vec<_>>());
+        publish.extend(
+            exposed
+                .iter()
+                .filter_map(|(port, protocol)| {
+                    let known = publish.iter().any(|p| p.container_port == *port && p.protocol == *protocol);
+                    let host_ports = PortRange::EPHEMERAL;
+                    (!known).then_some(Publish {
+                        host_ip: None,
+                        host_ports,
+                        container_port: *port,
+                        protocol: *protocol,
+                    })
+                })
+                .collect::<Vec<_>>(),
+        );
     }
     Ok(Network {
         place,
@@ -277,7 +294,11 @@ fn network(args: &CreateArgs, inputs: &Inputs<'_>) -> Result<Network, PlanError>
         publish: if connected { publish } else { Vec::new() },
         exposed: exposed.iter().map(|(port, protocol)| format!("{port}/{protocol}")).collect(),
         extra_hosts: args.add_host.clone(),
-        dns: DnsOptions { servers: args.dns.clone(), search: args.dns_search.clone(), options: args.dns_option.clone() },
+        dns: DnsOptions {
+            servers: args.dns.clone(),
+            search: args.dns_search.clone(),
+            options: args.dns_option.clone(),
+        },
     })
 }
 
@@ -316,8 +337,8 @@ fn mounts(args: &CreateArgs, inputs: &Inputs<'_>) -> Result<Vec<Mount>, PlanErro
     let flags = || args.volume.iter().chain(&args.mount).chain(&args.tmpfs);
     let mut mounts = Vec::new();
     for path in inputs.config.volumes.keys() {
-        let target = mount::clean_target(path)
-            .map_err(|source| PlanError::ImageVolume { path: path.clone(), source })?;
+        let target =
+            mount::clean_target(path).map_err(|source| PlanError::ImageVolume { path: path.clone(), source })?;
         if !flags().any(|flag| flag.target == target) {
             let source = MountSource::Volume { name: (inputs.volume_name)(), anonymous: true, copy: true };
             mounts.push(Mount { target, read_only: false, source });

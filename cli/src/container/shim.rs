@@ -61,7 +61,8 @@ fn command(store: &Store, dir: &ContainerDir) -> io::Result<Command> {
     let log = File::options().create(true).append(true).open(dir.path(SHIM_LOG))?;
     let mut command = Command::new("/proc/self/exe");
     command.arg(SHIM_ARGUMENT).arg(store.root().canonicalize()?).arg(dir.id());
-    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    let kept = ["PATH", "RBUILD_BACKEND"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.env_clear().envs(kept);
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     Ok(command)
 }
@@ -98,7 +99,8 @@ fn serve(root: &OsString, id: &str) -> i32 {
 }
 
 fn start(root: &Path, id: &str) -> Result<(Supervisor, Vec<String>), CommandError> {
-    rustix::process::setsid().map_err(|errno| CommandError::new(Kind::Engine, format!("cannot start a session: {errno}")))?;
+    rustix::process::setsid()
+        .map_err(|errno| CommandError::new(Kind::Engine, format!("cannot start a session: {errno}")))?;
     let store = Store::open(root)?;
     let dir = store.container(id)?;
     let gone = || CommandError::new(Kind::Engine, "the container is gone");

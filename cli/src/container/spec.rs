@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use executor::net::{BridgeNetwork, EtcSpec, NetworkMode, UserMode};
-use executor::spec::{
-    Ids, Mount, MountFlags, MountKind, Namespace, Namespaces, Process, Rootfs, Upper, WindowSize,
-};
+use executor::spec::{Ids, Mount, MountFlags, MountKind, Namespace, Namespaces, Process, Rootfs, Upper, WindowSize};
 use executor::{Capabilities, ContainerSpec, DEFAULT_PATH};
 use oci::layer::Lower;
 
@@ -145,7 +143,13 @@ fn environment(own: &[String], hostname: &str, home: &str, tty: bool) -> Vec<Str
 }
 
 /// A further process of a running container: the container's environment, and what it may do.
-pub(crate) fn further_process(config: &Config, args: Vec<String>, hostname: &str, user: &executor::user::User, tty: bool) -> Process {
+pub(crate) fn further_process(
+    config: &Config,
+    args: Vec<String>,
+    hostname: &str,
+    user: &executor::user::User,
+    tty: bool,
+) -> Process {
     let mut process = Process::new(args);
     process.env = environment(&config.program.env, hostname, &user.home, tty);
     process.cwd = PathBuf::from(&config.program.cwd);

@@ -18,6 +18,7 @@ use super::rootfs::{self, IdentityError, UserDatabase};
 use super::spec::{self, Joined, Surroundings};
 use super::state::BoundPort;
 use super::terminal;
+use crate::context;
 use crate::report::{CommandError, Kind};
 
 /// Of a terminal nobody looks at yet.
@@ -41,7 +42,9 @@ impl From<IdentityError> for CommandError {
     fn from(error: IdentityError) -> Self {
         let hint = match &error {
             IdentityError::Store(error) => error.hint(),
-            IdentityError::User(_) => Some("users are looked up in the container's own files, not in the host's".into()),
+            IdentityError::User(_) => {
+                Some("users are looked up in the container's own files, not in the host's".into())
+            }
             IdentityError::View { .. } | IdentityError::Read { .. } => None,
         };
         Self::from_error(Kind::Engine, &error, hint)
@@ -117,9 +120,10 @@ fn surroundings(
     let upper = Upper { upper: dir.path(UPPER), work: dir.path(WORK) };
     let database = UserDatabase::of_stopped(store, &config.image.chain, &upper.upper)?;
     let user = database.identity(&config.program).map_err(IdentityError::from)?;
-    let backend = match helper.facts().backend {
-        executor::Backend::Erofs => Backend::Erofs,
-        executor::Backend::Directory { .. } => Backend::Directory,
+    let backend = match (context::backend()?, &helper.facts().backend) {
+        (Some(forced), _) => forced,
+        (None, executor::Backend::Erofs) => Backend::Erofs,
+        (None, executor::Backend::Directory { .. }) => Backend::Directory,
     };
     let unpack = |job: &UnpackJob| helper.unpack(&job.index, &job.tar, &job.dest).map_err(io::Error::other);
     Ok(Surroundings {

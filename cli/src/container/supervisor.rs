@@ -141,7 +141,8 @@ impl Supervisor {
 
     fn prepare(watch: Watch, sender: Sender<Event>, events: Receiver<Event>) -> Result<Self, CommandError> {
         let Watch { store, dir, config, helper, lock, attachment } = watch;
-        let failed = |what| move |error: std::io::Error| CommandError::new(Kind::Engine, format!("cannot {what}: {error}"));
+        let failed =
+            |what| move |error: std::io::Error| CommandError::new(Kind::Engine, format!("cannot {what}: {error}"));
         signals::watch(attachment, sender.clone()).map_err(failed("watch for signals"))?;
         let to_loop = sender.clone();
         // The loop may be over already; then the caller notices that its connection closes.
@@ -172,7 +173,8 @@ impl Supervisor {
 
     /// Starts the first process.
     fn begin(&mut self) -> Result<Vec<String>, CommandError> {
-        let failed = |error: std::io::Error| CommandError::new(Kind::Engine, format!("cannot open the streams: {error}"));
+        let failed =
+            |error: std::io::Error| CommandError::new(Kind::Engine, format!("cannot open the streams: {error}"));
         let (stdio, streams) = Streams::open(Wiring {
             attached: self.attachment == Attachment::Foreground,
             tty: self.config.program.tty,
@@ -194,13 +196,8 @@ impl Supervisor {
             ports: started.ports,
             health: monitor.is_some().then(Health::new),
         };
-        self.run = Some(Run {
-            container,
-            flow,
-            _forwarders: started.forwarders,
-            _monitor: monitor,
-            started: Instant::now(),
-        });
+        self.run =
+            Some(Run { container, flow, _forwarders: started.forwarders, _monitor: monitor, started: Instant::now() });
         self.state.restarts = self.restarts.count;
         self.state.set(&self.dir, Phase::Running(live))?;
         Ok(started.warnings)

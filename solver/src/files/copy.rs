@@ -45,7 +45,10 @@ impl Placement {
 
     fn attrs(&self, entry: &Entry) -> Attrs {
         let (mode, uid, gid) = self.result(entry);
-        Attrs { mode, uid, gid, ..entry.attrs.clone() }
+        let mut attrs = Attrs { mode, uid, gid, ..entry.attrs.clone() };
+        // Of extended attributes a layer carries file capabilities alone (BuildKit's archiver).
+        attrs.xattrs.retain(|name, _| name == b"security.capability");
+        attrs
     }
 }
 

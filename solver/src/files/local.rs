@@ -82,11 +82,7 @@ impl LocalDir {
     ///
     /// # Errors
     /// [`LocalError::Open`].
-    pub fn open_root(
-        root: &Path,
-        ignore: Option<IgnoreFile>,
-        stats: Option<StatCache>,
-    ) -> Result<Self, LocalError> {
+    pub fn open_root(root: &Path, ignore: Option<IgnoreFile>, stats: Option<StatCache>) -> Result<Self, LocalError> {
         let fd = rustix::fs::open(root, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
             .map_err(|errno| LocalError::Open { path: root.to_owned(), source: errno.into() })?;
         Ok(Self { root: root.to_owned(), fd, ignore, stats, walks: Mutex::default() })
@@ -189,13 +185,7 @@ impl LocalDir {
         Ok(groups.into_iter().flatten().collect())
     }
 
-    fn entry(
-        &self,
-        dir: &OwnedFd,
-        name: &OsStr,
-        path: LayerPath,
-        stat: &Stat,
-    ) -> Result<Option<Entry>, LocalError> {
+    fn entry(&self, dir: &OwnedFd, name: &OsStr, path: LayerPath, stat: &Stat) -> Result<Option<Entry>, LocalError> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File { size },
@@ -285,7 +275,8 @@ impl LocalDir {
         for _ in 0..ATTEMPTS {
             let file = self.open(path)?;
             let before = FileStat::from(&rustix::fs::fstat(&file).map_err(|errno| io(path, errno))?);
-            let digest = single::digest(&mut &file).map_err(|source| LocalError::Io { path: path.to_string(), source })?;
+            let digest =
+                single::digest(&mut &file).map_err(|source| LocalError::Io { path: path.to_string(), source })?;
             let after = FileStat::from(&rustix::fs::fstat(&file).map_err(|errno| io(path, errno))?);
             if before == after {
                 if let Some(stats) = &self.stats {

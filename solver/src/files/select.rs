@@ -94,31 +94,8 @@ fn literal(
     exclude: Option<&IgnoreFile>,
     text: &str,
 ) -> Result<Vec<Root>, SelectError> {
-    match root(source, path, header, exclude)? {
-        Found::Selected(root) => Ok(vec![*root]),
-        Found::Excluded => Ok(Vec::new()),
-        Found::Missing => Err(SelectError::Missing { path: text.to_owned() }),
-    }
-}
-
-/// What became of one path.
-enum Found {
-    Selected(Box<Root>),
-    /// It is there, but `--exclude` takes it out.
-    Excluded,
-    Missing,
-}
-
-impl IntoIterator for Found {
-    type Item = Root;
-    type IntoIter = std::option::IntoIter<Root>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        match self {
-            Self::Selected(root) => Some(*root).into_iter(),
-            Self::Excluded | Self::Missing => None.into_iter(),
-        }
-    }
+    let found = root(source, path, header, exclude)?;
+    found.map(|root| vec![root]).ok_or_else(|| SelectError::Missing { path: text.to_owned() })
 }
 
 fn excludes(patterns: &[String]) -> Result<Option<IgnoreFile>, SelectError> {
@@ -129,15 +106,18 @@ fn excludes(patterns: &[String]) -> Result<Option<IgnoreFile>, SelectError> {
     ignore.map(Some).map_err(|_| SelectError::Pattern { pattern: patterns.join(" ") })
 }
 
-/// One source and what is below it.
-fn root(source: &Source, path: &LayerPath, header: bool, exclude: Option<&IgnoreFile>) -> Result<Found, SelectError> {
+/// One source and what is below it; none when it is not there. `--exclude` speaks of what is below a directory, never of the source.
+fn root(
+    source: &Source,
+    path: &LayerPath,
+    header: bool,
+    exclude: Option<&IgnoreFile>,
+) -> Result<Option<Root>, SelectError> {
     let name = path.name().map(<[u8]>::to_vec).unwrap_or_default();
     let real = source.resolve(path, true)?;
-    let Some(top) = source.lookup(&real)? else { return Ok(Found::Missing) };
+    let Some(top) = source.lookup(&real)? else { return Ok(None) };
     if !top.is_dir() {
-        let excluded = exclude.is_some_and(|exclude| exclude.matches(&name).ignored);
-        let root = Root { name, top, header, below: Vec::new() };
-        return Ok(if excluded { Found::Excluded } else { Found::Selected(Box::new(root)) });
+        return Ok(Some(Root { name, top, header, below: Vec::new() }));
     }
     let walked = source.walk(&real)?;
     let all = walked.iter().map(|entry| (relative(&entry.path, &real), entry.clone()));
@@ -145,7 +125,7 @@ fn root(source: &Source, path: &LayerPath, header: bool, exclude: Option<&Ignore
         None => all.collect(),
         Some(exclude) => keep(all.collect(), |path| !exclude.matches(path).ignored),
     };
-    Ok(Found::Selected(Box::new(Root { name, top, header, below })))
+    Ok(Some(Root { name, top, header, below }))
 }
 
 /// What `wanted` says, and the directories above it.

@@ -132,7 +132,9 @@ impl Source {
         match self {
             Self::Local(dir) => Ok(dir.digests(entries)?),
             Self::Layers(view) => entries.iter().map(|entry| layer_digest(view, entry)).collect(),
-            Self::Single(file) => entries.iter().map(|entry| file.digest().map(Some).map_err(unreadable(entry))).collect(),
+            Self::Single(file) => {
+                entries.iter().map(|entry| file.digest().map(Some).map_err(unreadable(entry))).collect()
+            }
         }
     }
 
@@ -144,9 +146,7 @@ impl Source {
         match self {
             Self::Local(dir) => Ok(Box::new(dir.open(path)?)),
             Self::Layers(view) => Ok(Box::new(view.open(path)?)),
-            Self::Single(file) => {
-                file.open().map_err(|source| SourceError::Read { path: path.to_string(), source })
-            }
+            Self::Single(file) => file.open().map_err(|source| SourceError::Read { path: path.to_string(), source }),
         }
     }
 

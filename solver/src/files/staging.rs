@@ -82,7 +82,6 @@ impl LinkGroup {
     }
 }
 
-
 /// The origin of a file's bytes.
 #[derive(Debug, Clone)]
 pub enum Origin {
@@ -179,7 +178,10 @@ impl Staging {
             None if self.hides_base(path) => return Ok(None),
             None => {}
         }
-        Ok(self.base.lookup(path)?.map(|meta| Found { kind: meta.kind, attrs: meta.attrs }))
+        let found = self.base.lookup(path)?.map(|meta| Found { kind: meta.kind, attrs: meta.attrs });
+        // The empty tree has a root too.
+        let root = || path.is_root().then(|| Found { kind: Kind::Dir, attrs: Attrs::new(0o755) });
+        Ok(found.or_else(root))
     }
 
     /// True when a change above `path` keeps the layers from showing through there.

@@ -63,6 +63,20 @@ pub enum CopySource {
     },
 }
 
+impl CopySource {
+    /// The last part of the name or pattern, which decides how the copy is called.
+    fn last_name(&self) -> &str {
+        match self {
+            Self::Tree { pattern, .. } if pattern.parents => &pattern.text,
+            Self::Tree { pattern, .. } => {
+                pattern.text.trim_end_matches('/').rsplit('/').next().filter(|name| *name != ".").unwrap_or_default()
+            }
+            Self::Download { .. } => "",
+            Self::Inline { name, .. } => name,
+        }
+    }
+}
+
 /// Which archives are unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unpack {
@@ -123,6 +137,9 @@ impl CopyOp {
         }
         if sources.iter().any(|source| !matches!(source, CopySource::Inline { .. })) && *unpack != Unpack::Never {
             manifest.line("unpack", format!("{unpack:?}"));
+        }
+        for source in sources {
+            manifest.line("source", source.last_name());
         }
         for list in lists {
             manifest.line("files", oci::Digest::of(list));

@@ -41,8 +41,7 @@ impl MkdirOp {
     pub(crate) fn work(&self, worker: &LocalWorker<'_>, id: OpId, inputs: &[Value]) -> Result<Value, OpError> {
         worker.started(id);
         let below = inputs[0].chain();
-        let step =
-            Step { id, manifest: self.manifest(below), lists: Vec::new(), below, upstream_ran: inputs[0].ran() };
+        let step = Step { id, manifest: self.manifest(below), lists: Vec::new(), below, upstream_ran: inputs[0].ran() };
         worker.step(step, |_: &mut (dyn Write + Send)| {
             let since = now();
             let view = worker.view(&below.layers, vertex(id))?;

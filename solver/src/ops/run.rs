@@ -214,9 +214,17 @@ impl RunOp {
             manifest.line("security", "insecure");
         }
         let mut lists = lists.iter();
-        for mount in mounts {
-            mount.write(&mut manifest, &mut lists);
-        }
+        // The order of mounts does not matter, but for which list belongs to which.
+        let mut written: Vec<Manifest> = mounts
+            .iter()
+            .map(|mount| {
+                let mut part = Manifest::part();
+                mount.write(&mut part, &mut lists);
+                part
+            })
+            .collect();
+        written.sort_by(|a, b| a.text().cmp(b.text()));
+        written.iter().for_each(|part| manifest.append(part));
         hosts.iter().for_each(|host| manifest.line("host", &host.name));
         let optional = [("hostname", hostname.clone()), ("shm-size", shm_size.map(|size| size.to_string()))];
         for (name, value) in optional.into_iter().chain([("cgroup-parent", cgroup_parent.clone())]) {
@@ -237,11 +245,7 @@ impl MountOp {
         }
     }
 
-    fn write<'l>(
-        &self,
-        manifest: &mut Manifest,
-        lists: &mut impl Iterator<Item = &'l String>,
-    ) {
+    fn write<'l>(&self, manifest: &mut Manifest, lists: &mut impl Iterator<Item = &'l String>) {
         let target = &self.target;
         match &self.kind {
             MountKind::Bind { read_only, .. } => {

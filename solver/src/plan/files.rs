@@ -117,7 +117,12 @@ impl Stage {
         Chmod::parse(&text).map_err(|error| place.error(error.to_string(), word.span).into())
     }
 
-    fn heredoc(&self, lowering: &mut Lowering<'_>, heredoc: &Heredoc, place: Place<'_>) -> Result<CopySource, PlanError> {
+    fn heredoc(
+        &self,
+        lowering: &mut Lowering<'_>,
+        heredoc: &Heredoc,
+        place: Place<'_>,
+    ) -> Result<CopySource, PlanError> {
         let mut content = heredoc.content();
         if heredoc.expand {
             let env = |name: &str| self.scope.get(name).map(str::to_owned);

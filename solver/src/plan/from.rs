@@ -5,6 +5,7 @@ use parser::stages::StageRef;
 use parser::{Span, suggest};
 
 use super::lower::Lowering;
+use super::scope::Scope;
 use super::stage::{DEFAULT_PATH, Place, Stage};
 use super::{Base, BaseRef, BaseRequest, NamedContext, PlanError, PlannedHistory, StageOutput};
 use crate::graph::OpId;
@@ -69,9 +70,7 @@ impl Lowering<'_> {
     /// A named context as a tree to copy from.
     fn context_tree(&mut self, context: &NamedContext, platform: &Platform) -> Result<OpId, PlanError> {
         Ok(match context {
-            NamedContext::Local(name) => {
-                self.graph.add(OpKind::Local(LocalOp { name: name.clone() }), vec![])
-            }
+            NamedContext::Local(name) => self.graph.add(OpKind::Local(LocalOp { name: name.clone() }), vec![]),
             NamedContext::Git(git) => self.graph.add(OpKind::Git(git.clone()), vec![]),
             NamedContext::Http(http) => self.graph.add(OpKind::Http(http.clone()), vec![]),
             NamedContext::Scratch => self.graph.add(OpKind::Image(ImageOp::scratch()), vec![]),
@@ -88,6 +87,19 @@ impl Lowering<'_> {
         self.graph.add(OpKind::Image(op), vec![])
     }
 
+    /// The result of a stage in whose place a named context stands.
+    pub(crate) fn replaced(
+        &mut self,
+        stage: &parser::Stage,
+        platform: &Platform,
+    ) -> Result<Option<StageOutput>, PlanError> {
+        let Some(name) = &stage.name else { return Ok(None) };
+        match self.named_context(&name.value) {
+            Some(context) => self.start_from_context(&context, platform).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// What a stage starts from: its op, config and history.
     pub(crate) fn start(
         &mut self,
@@ -97,10 +109,6 @@ impl Lowering<'_> {
         span: Span,
         place: Place<'_>,
     ) -> Result<StageOutput, PlanError> {
-        let stage_name = self.dockerfile.stages[index].name.as_ref().map(|n| n.value.clone());
-        if let Some(context) = stage_name.and_then(|own| self.named_context(&own)) {
-            return self.start_from_context(&context, platform);
-        }
         if let StageRef::Stage(earlier) = parser::stages::resolve_from(self.dockerfile, index, name) {
             return self.stage_output(earlier);
         }
@@ -156,7 +164,8 @@ impl Lowering<'_> {
         config.config.working_dir = "/".to_owned();
         set_default_path(&mut config);
         let op = self.graph.add(OpKind::Image(ImageOp::scratch()), vec![]);
-        StageOutput { op, config, history: Vec::new(), platform: platform.clone() }
+        let scope = Scope::from_env(&config.config.env);
+        StageOutput { op, config, history: Vec::new(), platform: platform.clone(), scope, base_created: None }
     }
 
     fn start_from_base(&mut self, base: &Base, platform: &Platform) -> StageOutput {
@@ -164,11 +173,12 @@ impl Lowering<'_> {
         let mut config = base.config.clone();
         let history = std::mem::take(&mut config.history).into_iter().map(PlannedHistory::Inherited).collect();
         config.rootfs = oci::RootFs::default();
-        config.created = None;
+        let base_created = config.created.take();
         let platform = if config.os.is_empty() { platform.clone() } else { config.platform() };
         set_platform(&mut config, &platform);
         set_default_path(&mut config);
-        StageOutput { op, config, history, platform }
+        let scope = Scope::from_env(&config.config.env);
+        StageOutput { op, config, history, platform, scope, base_created }
     }
 }
 

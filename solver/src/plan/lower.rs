@@ -42,20 +42,9 @@ pub fn lower(
     graph: &mut Graph,
 ) -> Result<Lowered, PlanError> {
     let target = target_index(dockerfile, request)?;
-    let mut lowering = Lowering {
-        request,
-        dockerfile,
-        graph,
-        globals: GlobalArgs::new(predefined(dockerfile, request, target)),
-        steps: Vec::new(),
-        also: Vec::new(),
-        bases,
-        missing: Vec::new(),
-        outputs: dockerfile.stages.iter().map(|_| None).collect(),
-        open: BTreeSet::new(),
-        warnings: Vec::new(),
-    };
+    let mut lowering = Lowering::new(dockerfile, request, bases, graph, target);
     lowering.global_args()?;
+    lowering.check_stages(target)?;
     let result = lowering.all_needed(target);
     if !lowering.missing.is_empty() {
         return Ok(Lowered::NeedBases(lowering.missing));
@@ -102,7 +91,29 @@ fn predefined(dockerfile: &Dockerfile, request: &Request, target: usize) -> BTre
     values
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
+    fn new(
+        dockerfile: &'a Dockerfile,
+        request: &'a Request,
+        bases: &'a Bases,
+        graph: &'a mut Graph,
+        target: usize,
+    ) -> Self {
+        Self {
+            request,
+            dockerfile,
+            graph,
+            globals: GlobalArgs::new(predefined(dockerfile, request, target)),
+            steps: Vec::new(),
+            also: Vec::new(),
+            bases,
+            missing: Vec::new(),
+            outputs: dockerfile.stages.iter().map(|_| None).collect(),
+            open: BTreeSet::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     fn global_args(&mut self) -> Result<(), PlanError> {
         for instruction in &self.dockerfile.global_args {
             let place = Place { instruction: None, span: instruction.span, line: instruction.line, in_file: true };
@@ -141,6 +152,19 @@ impl Lowering<'_> {
             }
         }
         if diagnostics.is_empty() { self.stage_output(target) } else { Err(PlanError { diagnostics }) }
+    }
+
+    /// Circles among stages, stages used before they are defined, numbers that no stage has.
+    fn check_stages(&self, target: usize) -> Result<(), PlanError> {
+        let replaced = |index: usize| {
+            let stage = &self.dockerfile.stages[index];
+            stage.name.as_ref().is_some_and(|name| self.named_context(&name.value).is_some())
+        };
+        let needed = self.reachable(target);
+        let matters = |d: &Diagnostic| d.stage.is_none_or(|stage| needed.contains(&stage));
+        let diagnostics: Vec<Diagnostic> =
+            parser::stages::check(self.dockerfile, replaced).into_iter().filter(matters).collect();
+        if diagnostics.is_empty() { Ok(()) } else { Err(PlanError { diagnostics }) }
     }
 
     /// The stages that the text says `target` needs. What ONBUILD adds is found while lowering.
@@ -182,16 +206,18 @@ impl Lowering<'_> {
 
     fn lower_stage(&mut self, parsed: &parser::Stage) -> Result<StageOutput, PlanError> {
         let place = Place::of_from(parsed);
+        let platform = self.stage_platform(parsed, place)?;
+        if let Some(output) = self.replaced(parsed, &platform)? {
+            return Ok(output);
+        }
         let image = self.expand_global(&parsed.from.kind.image, place)?;
         if image.is_empty() {
             let message = format!("base name ({}) should not be blank", parsed.from.kind.image.text);
             return Err(place.error(message, parsed.from.kind.image.span).into());
         }
-        let platform = self.stage_platform(parsed, place)?;
         let start = self.start(&image, parsed.index, &platform, parsed.from.kind.image.span, place)?;
         let name = parsed.name.as_ref().map_or_else(String::new, |name| name.value.clone());
-        let mut stage = Stage::new(parsed.index, name, start.op, start.config, start.platform);
-        stage.history = start.history;
+        let mut stage = Stage::new(parsed.index, name, start);
         stage.base_name = image;
         let triggers = std::mem::take(&mut stage.config.config.on_build);
         stage.steps_total = 1
@@ -208,7 +234,7 @@ impl Lowering<'_> {
         if !errors.is_empty() {
             return Err(PlanError { diagnostics: errors });
         }
-        Ok(StageOutput { op: stage.op, config: stage.config, history: stage.history, platform: stage.platform })
+        Ok(stage.output())
     }
 
     fn stage_platform(&self, parsed: &parser::Stage, place: Place<'_>) -> Result<Platform, PlanError> {
@@ -225,10 +251,11 @@ impl Lowering<'_> {
     /// Runs the ONBUILD triggers that the base brings along.
     fn fire(&mut self, stage: &mut Stage, triggers: &[String], place: Place<'_>) -> Result<(), PlanError> {
         for trigger in triggers {
-            let instruction = parser::parse_instruction(trigger, self.dockerfile.escape).map_err(|mut diagnostic| {
-                diagnostic.message = format!("ONBUILD {trigger}: {}", diagnostic.message);
-                Place { in_file: false, ..place }.relocate(*diagnostic)
-            })?;
+            let instruction =
+                parser::parse_instruction(trigger, self.dockerfile.escape).map_err(|mut diagnostic| {
+                    diagnostic.message = format!("ONBUILD {trigger}: {}", diagnostic.message);
+                    Place { in_file: false, ..place }.relocate(*diagnostic)
+                })?;
             let instruction = Instruction { text: format!("ONBUILD {}", instruction.text), ..instruction };
             stage.instruction(self, &instruction, Place { in_file: false, instruction: None, ..place })?;
         }
@@ -311,5 +338,17 @@ pub fn sources(instruction: &Instruction) -> Vec<&str> {
             run.mounts.iter().filter_map(|mount| mount.from()).map(|word| word.text.as_str()).collect()
         }
         _ => Vec::new(),
+    }
+}
+
+/// The stages that a request needs, as far as the text tells: what is wrong in the others does not stop the build.
+pub fn needed_stages(dockerfile: &Dockerfile, request: &Request) -> BTreeSet<usize> {
+    let Ok(target) = target_index(dockerfile, request) else { return (0..dockerfile.stages.len()).collect() };
+    let bases = Bases::default();
+    let mut graph = Graph::default();
+    let mut lowering = Lowering::new(dockerfile, request, &bases, &mut graph, target);
+    match lowering.global_args() {
+        Ok(()) => lowering.reachable(target),
+        Err(_) => (0..dockerfile.stages.len()).collect(),
     }
 }

@@ -17,7 +17,7 @@ use parser::Diagnostic;
 use crate::graph::{Graph, OpId};
 use crate::ops::{ExtraHost, RunNetwork};
 
-pub use lower::{lower, sources};
+pub use lower::{lower, needed_stages, sources};
 
 /// What the user asked for, beside the Dockerfile itself.
 #[derive(Debug, Clone)]
@@ -169,6 +169,10 @@ pub struct StageOutput {
     pub history: Vec<PlannedHistory>,
     /// Platform of the stage.
     pub platform: Platform,
+    /// Its variables at its end; a stage based on it starts with them.
+    pub scope: scope::Scope,
+    /// When the base image was made.
+    pub base_created: Option<String>,
 }
 
 impl Eq for StageOutput {}

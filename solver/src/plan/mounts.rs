@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use parser::{FileInfo, MountKind as Parsed, RunMount};
 
+use super::PlanError;
 use super::lower::Lowering;
 use super::stage::{Place, Stage};
-use super::PlanError;
-use crate::graph::OpId;
 use crate::files::select::Pattern;
-use crate::ops::{CopyOp, CopySource, ImageOp, MountOp, OpKind, Unpack};
+use crate::graph::OpId;
 use crate::ops::run::{MountKind, Owner};
+use crate::ops::{CopyOp, CopySource, ImageOp, MountOp, OpKind, Unpack};
 
 impl Stage {
     /// Lowers the mounts of a RUN; trees they name are added to `inputs`.
@@ -93,8 +93,7 @@ impl Stage {
                 let file = parsed.target.is_some() || env.is_none();
                 let target = target(Some(format!("/run/secrets/{id}")))?;
                 let owner = with_defaults(owner, 0o400);
-                let kind =
-                    MountKind::Secret { id: id.clone(), file, env: env.clone(), required: *required, owner };
+                let kind = MountKind::Secret { id: id.clone(), file, env: env.clone(), required: *required, owner };
                 Ok(MountOp { target, kind })
             }
             Parsed::Ssh { id, required, owner } => {

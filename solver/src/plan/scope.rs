@@ -1,10 +1,10 @@
 //! The variables of a stage: ENV and ARG share one ordered list in which the last write wins (reference: BuildKit's frontend).
-//! A variable keeps the place of its first setting. Pure.
+//! A variable that is set again moves to the end; in the image config it keeps its place. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The variables that RUN sees, in order, and which of them come from ARG.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scope {
     list: Vec<(String, String)>,
     /// Names whose current value comes from ARG.
@@ -48,10 +48,8 @@ impl Scope {
     }
 
     fn put(&mut self, name: &str, value: &str) {
-        match self.list.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.list.push((name.to_owned(), value.to_owned())),
-        }
+        self.list.retain(|(n, _)| n != name);
+        self.list.push((name.to_owned(), value.to_owned()));
     }
 
     /// `NAME=value` lines for a process, in order.
@@ -128,12 +126,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_write_wins_and_keeps_its_place() {
+    fn the_last_write_wins_and_moves_to_the_end() {
         let mut scope = Scope::from_env(&["PATH=/bin".to_owned()]);
         scope.declare_arg("X", Some("1"));
         scope.set_env("Y", "2");
         scope.set_env("X", "3");
-        assert_eq!(scope.env(), ["PATH=/bin", "X=3", "Y=2"]);
+        assert_eq!(scope.env(), ["PATH=/bin", "Y=2", "X=3"]);
         assert!(!scope.arg_names().contains("X"));
         scope.declare_arg("Y", Some("4"));
         assert_eq!(scope.get("Y"), Some("4"));

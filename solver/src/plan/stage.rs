@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::lower::Lowering;
 use super::scope::{Scope, set_config_env};
-use super::{PlanError, PlannedHistory, PlannedStep};
+use super::{PlanError, PlannedHistory, PlannedStep, StageOutput};
 use crate::graph::OpId;
 use crate::ops::{MkdirOp, OpKind, RunNetwork, RunOp};
 
@@ -30,6 +30,7 @@ pub(crate) struct Stage {
     pub(crate) history: Vec<PlannedHistory>,
     pub(crate) platform: Platform,
     pub(crate) base_name: String,
+    base_created: Option<String>,
     /// CMD was set in this stage, so ENTRYPOINT leaves it alone.
     cmd_is_set: bool,
     /// Instructions so far, for the numbers in progress names.
@@ -68,20 +69,33 @@ impl<'a> Place<'a> {
 }
 
 impl Stage {
-    pub(crate) fn new(index: usize, name: String, op: OpId, config: ImageConfig, platform: Platform) -> Self {
-        let scope = Scope::from_env(&config.config.env);
+    /// A stage that begins with what `start` came to.
+    pub(crate) fn new(index: usize, name: String, start: StageOutput) -> Self {
         Self {
             index,
             name,
-            op,
-            config,
-            scope,
-            history: Vec::new(),
-            platform,
+            op: start.op,
+            config: start.config,
+            scope: start.scope,
+            history: start.history,
+            platform: start.platform,
+            base_created: start.base_created,
             base_name: String::new(),
             cmd_is_set: false,
             steps_done: 1,
             steps_total: 1,
+        }
+    }
+
+    /// What the stage has come to.
+    pub(crate) fn output(self) -> StageOutput {
+        StageOutput {
+            op: self.op,
+            config: self.config,
+            history: self.history,
+            platform: self.platform,
+            scope: self.scope,
+            base_created: self.base_created,
         }
     }
 
@@ -109,7 +123,14 @@ impl Stage {
     }
 
     /// Records what an instruction did: history, and a step for reports.
-    fn record(&mut self, lowering: &mut Lowering<'_>, place: Place<'_>, text: &str, created_by: String, op: Option<OpId>) {
+    fn record(
+        &mut self,
+        lowering: &mut Lowering<'_>,
+        place: Place<'_>,
+        text: &str,
+        created_by: String,
+        op: Option<OpId>,
+    ) {
         self.history.push(PlannedHistory::Own { created_by, op });
         self.step(lowering, place, text, op);
     }
@@ -171,7 +192,7 @@ impl Stage {
             InstructionKind::Workdir(path) => return self.set_workdir(lowering, path, place, text),
             InstructionKind::Onbuild(trigger) => {
                 self.config.config.on_build.push(trigger.expression.clone());
-                self.record(lowering, place, text, text.to_owned(), None);
+                self.step(lowering, place, text, None);
             }
             InstructionKind::Arg(arg) => {
                 self.args(lowering, &arg.args, place)?;
@@ -179,7 +200,12 @@ impl Stage {
             }
             kind => {
                 self.config_instruction(lowering, kind, place)?;
-                self.record(lowering, place, text, text.to_owned(), None);
+                let created_by = match kind {
+                    InstructionKind::Cmd(line) => format!("CMD {}", history_words(&self.command(line))),
+                    InstructionKind::Entrypoint(line) => format!("ENTRYPOINT {}", history_words(&self.command(line))),
+                    _ => text.to_owned(),
+                };
+                self.record(lowering, place, text, created_by, None);
             }
         }
         Ok(())
@@ -274,7 +300,8 @@ impl Stage {
             InstructionKind::User(word) => self.config.config.user = self.expand(lowering, word, place)?,
             InstructionKind::Stopsignal(word) => {
                 let signal = self.expand(lowering, word, place)?;
-                parser::signal::parse_signal(&signal).map_err(|e| PlanError::from(place.error(e.to_string(), word.span)))?;
+                parser::signal::parse_signal(&signal)
+                    .map_err(|e| PlanError::from(place.error(e.to_string(), word.span)))?;
                 self.config.config.stop_signal = Some(signal);
             }
             InstructionKind::Healthcheck(check) => self.config.config.healthcheck = Some(healthcheck(check)),
@@ -359,7 +386,8 @@ impl Stage {
         place: Place<'_>,
     ) -> Result<OpId, PlanError> {
         if let Some(device) = run.devices.first() {
-            let error = place.error("RUN --device is not supported: CDI devices can't be handed to a step", device.span);
+            let error =
+                place.error("RUN --device is not supported: CDI devices can't be handed to a step", device.span);
             return Err(error.into());
         }
         let defaults = &lowering.request.run;
@@ -423,6 +451,12 @@ fn proxy_variables(build_args: &std::collections::BTreeMap<String, String>, scop
         }
     }
     variables.into_iter().collect()
+}
+
+/// A list of words as docker writes it into the history: `["a" "b"]`.
+fn history_words(words: &[String]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 fn healthcheck(check: &HealthcheckInstr) -> Healthcheck {

@@ -185,7 +185,7 @@ fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<Ignor
         };
         let ignore = IgnoreFile::parse(&bytes).map_err(|error| {
             let hint = error.hint();
-            let mut report = CommandError::input(format!("failed to parse `{}`: {error}", path.display()));
+            let mut report = CommandError::input(format!("bad pattern in `{}`: {error}", path.display()));
             report.hints.extend(hint);
             report
         })?;

@@ -7,8 +7,8 @@ mod run;
 use clap::Subcommand;
 
 pub(crate) use manage::{
-    ContainerArgs, ExecArgs, KillArgs, LogsArgs, NetworkArgs, NetworkCommand, NetworkCreateArgs, PortArgs, PsArgs, RenameArgs,
-    RestartArgs, RmArgs, StartArgs, StatsArgs, StopArgs, VolumeArgs, VolumeCommand, VolumeCreateArgs,
+    ContainerArgs, ExecArgs, KillArgs, LogsArgs, NetworkArgs, NetworkCommand, NetworkCreateArgs, PortArgs, PsArgs,
+    RenameArgs, RestartArgs, RmArgs, StartArgs, StatsArgs, StopArgs, VolumeArgs, VolumeCommand, VolumeCreateArgs,
 };
 pub(crate) use run::{CreateArgs, Pull, RunArgs};
 

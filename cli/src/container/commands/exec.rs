@@ -42,7 +42,8 @@ pub(crate) fn run(args: &ExecArgs, context: &Context) -> Result<ExitCode, Comman
         ask(&seen, &Request::Exec(Box::new(process)))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let helper = Helper::spawn(&HelperOptions::for_exec(store.root().join("mnt"), pid)).map_err(|error| exec_error(&error))?;
+    let helper =
+        Helper::spawn(&HelperOptions::for_exec(store.root().join("mnt"), pid)).map_err(|error| exec_error(&error))?;
     stay(args, &helper, pid, process)
 }
 

@@ -22,7 +22,12 @@ pub(crate) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCode, Comma
 }
 
 /// Stops one; one that does not run is as good as stopped.
-pub(super) fn stop_one(store: &Store, name: &str, signal: Option<i32>, timeout: Option<u64>) -> Result<(), CommandError> {
+pub(super) fn stop_one(
+    store: &Store,
+    name: &str,
+    signal: Option<i32>,
+    timeout: Option<u64>,
+) -> Result<(), CommandError> {
     let seen = look::find(store, name)?;
     if seen.state.phase.is_active() {
         ask(&seen, &Request::Stop { signal, timeout })?;

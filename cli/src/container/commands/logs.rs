@@ -41,7 +41,9 @@ pub(crate) fn run(args: &LogsArgs, context: &Context) -> Result<ExitCode, Comman
         Ok(()) => Ok(ExitCode::SUCCESS),
         // The reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(CommandError::failed(format!("cannot read the output of container `{}`: {error}", seen.name))),
+        Err(error) => {
+            Err(CommandError::failed(format!("cannot read the output of container `{}`: {error}", seen.name)))
+        }
     }
 }
 
@@ -57,7 +59,10 @@ fn tail(text: &str) -> Result<Option<usize>, CommandError> {
 
 /// RFC 3339, seconds since 1970, or an age.
 fn time(text: &str, now: jiff::Timestamp) -> Result<jiff::Timestamp, CommandError> {
-    let bad = || CommandError::input(format!("`{text}` is no time")).hint("use a time such as 2026-01-31T12:00:00Z, or an age such as 10m");
+    let bad = || {
+        CommandError::input(format!("`{text}` is no time"))
+            .hint("use a time such as 2026-01-31T12:00:00Z, or an age such as 10m")
+    };
     if let Ok(time) = text.parse() {
         return Ok(time);
     }

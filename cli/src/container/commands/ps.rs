@@ -28,7 +28,8 @@ fn print(args: &PsArgs, seen: &[Seen]) {
     let now = Timestamp::now();
     let row = |one: &Seen| Row::new(one.dir.id(), &one.name, &one.config, &one.state, args.no_trunc, now);
     if args.quiet {
-        let id = |one: &Seen| if args.no_trunc { one.dir.id().to_owned() } else { names::short(one.dir.id()).to_owned() };
+        let id =
+            |one: &Seen| if args.no_trunc { one.dir.id().to_owned() } else { names::short(one.dir.id()).to_owned() };
         seen.iter().for_each(|one| println!("{}", id(one)));
     } else if args.format == "json" {
         seen.iter().for_each(|one| println!("{}", row(one).json(one)));

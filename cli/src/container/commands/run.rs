@@ -35,7 +35,8 @@ fn attached(args: &RunArgs, context: &Context) -> Result<ExitCode, CommandError>
     let root = store.root().to_owned();
     // The helper comes up while the image is looked up.
     let helper = std::thread::spawn(move || spawn_helper(&root));
-    let join = || helper.join().unwrap_or_else(|_| Err(CommandError::new(Kind::Engine, "cannot start the helper process")));
+    let join =
+        || helper.join().unwrap_or_else(|_| Err(CommandError::new(Kind::Engine, "cannot start the helper process")));
     let mut waiting = Some(join);
     let (dir, config, early) = create(&store, context, &args.create, || match waiting.take() {
         Some(join) => join(),

@@ -32,7 +32,8 @@ pub(crate) fn run(command: VolumeCommand, context: &Context) -> Result<ExitCode,
 
 fn create(store: &Store, args: VolumeCreateArgs) -> Result<(), CommandError> {
     let anonymous = args.name.is_none();
-    let random = || names::random().map(names::id).map_err(|error| CommandError::failed(format!("cannot make a name: {error}")));
+    let random =
+        || names::random().map(names::id).map_err(|error| CommandError::failed(format!("cannot make a name: {error}")));
     let name = args.name.map_or_else(random, Ok)?;
     let labels = args.label.into_iter().collect();
     store.create_volume(&name, &VolumeMeta { created: Timestamp::now(), anonymous, labels })?;

@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn devices() {
-        let show = |text| device_map(text).map(|d| format!("{} {} {}", d.source.display(), d.target.display(), d.access));
+        let show =
+            |text| device_map(text).map(|d| format!("{} {} {}", d.source.display(), d.target.display(), d.access));
         assert_eq!(show("/dev/fuse").unwrap(), "/dev/fuse /dev/fuse rwm");
         assert_eq!(show("/dev/fuse:r").unwrap(), "/dev/fuse /dev/fuse r");
         assert_eq!(show("/dev/a:/dev/b").unwrap(), "/dev/a /dev/b rwm");
@@ -199,7 +200,10 @@ mod tests {
 
     #[test]
     fn limits_of_processes() {
-        assert_eq!(ulimit("nofile=1024"), Ok(Rlimit { resource: Resource::Nofile, soft: Some(1024), hard: Some(1024) }));
+        assert_eq!(
+            ulimit("nofile=1024"),
+            Ok(Rlimit { resource: Resource::Nofile, soft: Some(1024), hard: Some(1024) })
+        );
         assert_eq!(ulimit("core=0:-1"), Ok(Rlimit { resource: Resource::Core, soft: Some(0), hard: None }));
         for text in ["nofile", "x=1", "nofile=2:1", "nofile=-1:5", "nofile=a", "nofile=1:2:3"] {
             assert!(ulimit(text).is_err(), "{text}");

@@ -50,9 +50,16 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, expected) in
-            [("TERM", 15), ("SIGTERM", 15), ("sigkill", 9), ("9", 9), ("IOT", 6), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)]
-        {
+        for (text, expected) in [
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("sigkill", 9),
+            ("9", 9),
+            ("IOT", 6),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+        ] {
             assert_eq!(signal(text), Ok(expected), "{text}");
         }
         for text in ["", "0", "65", "-1", "SIG", "NOPE", "RTMIN+99", "RTMIN+2147483647"] {

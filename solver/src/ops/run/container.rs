@@ -9,17 +9,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{CacheMount, Sharing};
+use executor::net::NetworkMode;
 use executor::net::{BridgeNetwork, DnsOptions, EtcSpec};
 use executor::spec::{Bytes, FileMount, Mount, MountFlags, Process, Rlimit, Rootfs, Upper};
-use executor::net::NetworkMode;
 use executor::{Container, ContainerSpec, Exit, Stdio};
 use oci::layer::{ChainView, Finished, Index, Lower, OverlayXattr, PackOptions};
 use oci::{DiffId, Digest};
 
 use super::{MountKind, MountOp, Owner, RunNetwork, RunOp};
 use crate::error::OpError;
-use crate::files::checkout::checkout;
 use crate::event::{Event, Stream, VertexId};
+use crate::files::checkout::checkout;
 use crate::graph::OpId;
 use crate::now;
 use crate::worker::{LocalWorker, Made, Value, vertex};
@@ -44,12 +44,7 @@ pub(super) fn run(
     let view = worker.view(&below.layers, vertex(id))?;
     let draft = worker.store.draft_upper()?;
     let upper = Upper { upper: draft.upper().to_owned(), work: draft.work().to_owned() };
-    let rootfs = Rootfs {
-        lowers: worker.lowers(&below.layers)?,
-        upper: Some(upper),
-        read_only: false,
-        volatile: true,
-    };
+    let rootfs = Rootfs { lowers: worker.lowers(&below.layers)?, upper: Some(upper), read_only: false, volatile: true };
     let mut held = Held::default();
     let spec = spec(op, worker, id, inputs, &view, rootfs, &mut held)?;
     let printed = execute(op, worker, id, spec, log)?;
@@ -89,7 +84,7 @@ fn spec(
     let mut spec = ContainerSpec::sandboxed(name.clone(), rootfs, process);
     spec.hostname = Some(op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned()));
     spec.limits = worker.settings.limits.clone();
-    spec.network = match op.network {
+    let network = match op.network {
         RunNetwork::Host => NetworkMode::Host,
         RunNetwork::None => NetworkMode::None,
         RunNetwork::Bridge => NetworkMode::Bridge(BridgeNetwork {
@@ -100,7 +95,7 @@ fn spec(
             address: None,
         }),
     };
-    spec.etc = etc(op)?;
+    spec = spec.with_network(network, etc(op)?);
     if let Some(size) = op.shm_size {
         spec.mounts.iter_mut().for_each(|mount| mount.set_shm_size(size));
     }
@@ -139,11 +134,11 @@ fn environment(op: &RunOp, worker: &LocalWorker<'_>, home: Option<&str>) -> Vec<
     for mount in &op.mounts {
         match &mount.kind {
             MountKind::Secret { id, env: Some(variable), .. } => {
-                if let Some(secret) = worker.settings.secrets.get(id) {
-                    env.push(format!("{variable}={}", String::from_utf8_lossy(&secret.0)));
-                }
+                // A secret that was not given leaves the variable empty.
+                let value = worker.settings.secrets.get(id).map(|secret| String::from_utf8_lossy(&secret.0));
+                env.push(format!("{variable}={}", value.unwrap_or_default()));
             }
-            MountKind::Ssh { id, .. } if worker.settings.ssh.contains_key(id) && !has(&env, "SSH_AUTH_SOCK") => {
+            MountKind::Ssh { .. } if !has(&env, "SSH_AUTH_SOCK") => {
                 env.push(format!("SSH_AUTH_SOCK={}", mount.target));
             }
             _ => {}
@@ -337,12 +332,7 @@ fn execute(
     finish(op, worker, &container, printed)
 }
 
-fn finish(
-    op: &RunOp,
-    worker: &LocalWorker<'_>,
-    container: &Container,
-    printed: Vec<u8>,
-) -> Result<Vec<u8>, OpError> {
+fn finish(op: &RunOp, worker: &LocalWorker<'_>, container: &Container, printed: Vec<u8>) -> Result<Vec<u8>, OpError> {
     let exit = container.wait()?;
     if worker.cancel.is_pressed() && exit != Exit::Code(0) {
         return Err(OpError::Cancelled);
@@ -389,15 +379,14 @@ fn pack(
     let options = PackOptions::default();
     let mut draft = worker.store.draft_layer()?;
     let finished = if helper.facts().rootless {
-        return Err(rootless());
+        // Only the helper may read what belongs to the ids of its user namespace.
+        let ingested = oci::layer::ingest(helper.pack_upper(upper, &options)?, &mut draft)?;
+        let tree = oci::layer::resolve(&ingested.entries, view)?.tree;
+        Finished { diff_id: ingested.diff_id, size: ingested.size, tree }
     } else {
         oci::layer::pack_upper(open_dir(upper)?.as_fd(), OverlayXattr::Trusted, &mut draft, &options)?
     };
     Ok(Made { draft, finished, since: Some(since), log: Some(printed) })
-}
-
-fn rootless() -> OpError {
-    OpError::Setting { message: "RUN needs root for now".to_owned() }
 }
 
 fn open_dir(path: &std::path::Path) -> Result<OwnedFd, OpError> {
@@ -416,7 +405,7 @@ impl LocalWorker<'_> {
         });
         let unpack = |job: &cache::UnpackJob| {
             if helper.facts().rootless {
-                return Err(io::Error::other(rootless()));
+                return helper.unpack(&job.index, &job.tar, &job.dest).map_err(io::Error::other);
             }
             let index = Index::new(std::fs::read(&job.index)?).map_err(io::Error::other)?;
             let dest = open_dir(&job.dest).map_err(io::Error::other)?;
