@@ -16,8 +16,6 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::style::Style;
 
-/// Lines shown above and below the instruction.
-const AROUND: usize = 2;
 /// Columns that a line may take; what is cut off is marked. A line that is underlined is cut so that the underline shows.
 const WIDTH: usize = 160;
 /// Columns left of the underlined word that stay when a line is cut on its left.
@@ -26,28 +24,44 @@ const LEFT_OF_WORD: usize = 40;
 const TAB: &str = "    ";
 
 /// The lines of an instruction with what stands around them.
-///
-/// `lines` are those of the instruction, from 1; `span` is what to underline, nothing when it is empty or all of the instruction.
-pub(crate) fn excerpt(text: &str, lines: RangeInclusive<usize>, span: Option<Span>, style: Style) -> String {
-    let (first, last) = (*lines.start(), *lines.end());
-    let index = LineIndex::new(text.as_bytes());
-    let mut out = String::new();
-    for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line)) {
-        if number + AROUND < first || number > last + AROUND {
-            continue;
+#[derive(Debug, Clone)]
+pub(crate) struct Excerpt<'a> {
+    /// The whole file.
+    pub(crate) text: &'a str,
+    /// The lines of the instruction, from 1.
+    pub(crate) lines: RangeInclusive<usize>,
+    /// What to underline.
+    pub(crate) span: Option<Span>,
+    /// Lines shown above and below.
+    pub(crate) around: usize,
+}
+
+impl Excerpt<'_> {
+    /// Lines around what is wrong.
+    pub(crate) const AROUND: usize = 2;
+
+    /// Draws it.
+    pub(crate) fn render(&self, style: Style) -> String {
+        let (first, last) = (*self.lines.start(), *self.lines.end());
+        let index = LineIndex::new(self.text.as_bytes());
+        let mut out = String::new();
+        for (number, line) in self.text.lines().enumerate().map(|(i, line)| (i + 1, line)) {
+            if number + self.around < first || number > last + self.around {
+                continue;
+            }
+            let part = self.span.and_then(|span| part_on_line(&index, span, number, line));
+            let shown = Shown::new(line, part);
+            let mark = if self.lines.contains(&number) { style.mark(">>>") } else { "   ".to_owned() };
+            let row = format!("{number:4} | {mark} {}", shown.text);
+            out.push_str(row.trim_end());
+            out.push('\n');
+            if let Some((start, width)) = shown.underline {
+                let line = style.mark(&"^".repeat(width));
+                writeln!(out, "     |     {}{line}", " ".repeat(start)).expect("writing to a string does not fail");
+            }
         }
-        let part = span.and_then(|span| part_on_line(&index, span, number, line));
-        let shown = Shown::new(line, part);
-        let mark = if lines.contains(&number) { style.mark(">>>") } else { "   ".to_owned() };
-        let row = format!("{number:4} | {mark} {}", shown.text);
-        out.push_str(row.trim_end());
-        out.push('\n');
-        if let Some((start, width)) = shown.underline {
-            let line = style.mark(&"^".repeat(width));
-            writeln!(out, "     |     {}{line}", " ".repeat(start)).expect("writing to a string does not fail");
-        }
+        out
     }
-    out
 }
 
 /// The lines that a span covers.
@@ -139,7 +153,8 @@ mod tests {
     /// Underlines `word` where it is first found.
     fn show(text: &str, lines: RangeInclusive<usize>, word: &str) -> String {
         let start = text.find(word).unwrap();
-        excerpt(text, lines, Some(Span { start, end: start + word.len() }), Style::PLAIN)
+        let span = Some(Span::new(start, start + word.len()));
+        Excerpt { text, lines, span, around: Excerpt::AROUND }.render(Style::PLAIN)
     }
 
     #[test]
@@ -189,8 +204,9 @@ mod tests {
     #[test]
     fn places_outside_the_text_are_no_panic() {
         for (start, end) in [(0, 0), (5, 3), (100, 200), (2, 100)] {
-            excerpt("é\n", 1..=9, Some(Span { start, end }), Style::PLAIN);
-            assert!(*lines_of("é\n", Span { start, end }).start() >= 1);
+            let span = Span { start, end };
+            Excerpt { text: "é\n", lines: 1..=9, span: Some(span), around: 0 }.render(Style::PLAIN);
+            assert!(*lines_of("é\n", span).start() >= 1);
         }
     }
 }

@@ -5,9 +5,12 @@ mod args;
 mod commands;
 mod container;
 mod context;
+mod excerpt;
 mod progress;
 mod report;
 mod signals;
+mod source_text;
+mod style;
 
 use std::process::ExitCode;
 

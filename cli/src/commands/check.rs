@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use parser::Parsed;
 
 use crate::args::BuildArgs;
-use crate::report::{CommandError, SourceText};
+use crate::report::CommandError;
+use crate::source_text::SourceText;
 
 /// Checks; exit code 1 when there are warnings, 2 when there are errors.
 pub(crate) fn run(args: &BuildArgs, name: &str, text: &str, parsed: &Parsed) -> Result<ExitCode, CommandError> {
@@ -23,7 +24,7 @@ pub(crate) fn run(args: &BuildArgs, name: &str, text: &str, parsed: &Parsed) -> 
         return Ok(ExitCode::SUCCESS);
     }
     for warning in &parsed.diagnostics {
-        println!("{}", source.warning(warning));
+        println!("{}", source.warning(warning, crate::style::Style::of_stdout()));
     }
     let s = if parsed.diagnostics.len() == 1 { "" } else { "s" };
     println!("Check complete, {} warning{s} found.", parsed.diagnostics.len());

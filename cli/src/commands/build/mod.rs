@@ -15,7 +15,9 @@ use solver::{Built, Cancel, Session};
 use crate::args::BuildArgs;
 use crate::context::Context;
 use crate::progress::{Kind as ProgressKind, Progress};
-use crate::report::{CommandError, SourceText};
+use crate::report::CommandError;
+use crate::source_text::SourceText;
+use crate::style::Style;
 
 use images::StoreImages;
 use inputs::Inputs;
@@ -155,7 +157,7 @@ fn lint_failure(source: &SourceText<'_>, warnings: &[Diagnostic]) -> CommandErro
     let mut rules: Vec<&str> = warnings.iter().filter_map(|d| d.rule()).map(|rule| rule.name()).collect();
     rules.dedup();
     let mut error = CommandError::input(format!("lint violation found for rules: {}", rules.join(", ")));
-    error.excerpt = Some(warnings.iter().map(|warning| source.warning(warning)).collect());
+    error.before = Some(warnings.iter().map(|warning| source.warning(warning, Style::of_stderr()) + "\n").collect());
     error
 }
 
@@ -165,7 +167,7 @@ fn show_warnings(source: &SourceText<'_>, warnings: &[Diagnostic]) {
     }
     eprintln!();
     for warning in warnings {
-        eprintln!("{}", source.warning(warning));
+        eprintln!("{}", source.warning(warning, Style::of_stderr()));
     }
     let s = if warnings.len() == 1 { "" } else { "s" };
     eprintln!("{} warning{s} found", warnings.len());
