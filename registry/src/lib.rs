@@ -19,6 +19,7 @@ mod client;
 mod clients;
 mod credentials;
 mod error;
+pub mod http;
 mod manifest;
 mod platform;
 mod retry;

@@ -100,7 +100,7 @@ impl Wire {
 /// Sends requests.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    wire: Wire,
+    pub(crate) wire: Wire,
     auth: Authenticator,
     retry: Retry,
     mirrors: BTreeMap<String, Vec<String>>,
