@@ -33,32 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             read_only: false,
             volatile: true,
         };
-        let mut spec = ContainerSpec::sandboxed(format!("bench-{round}"), rootfs, Process::new(["/bin/true"]));
-        let v = std::env::var("VARIANT").unwrap_or_default();
-        if v.contains('c') {
-            spec.devices.allow_all = true;
-        }
-        if v.contains('v') {
-            spec.rootfs.volatile = false;
-        }
-        if v.contains('t') {
-            spec.rootfs.upper = None;
-        }
-        if v.contains('n') {
-            spec.network = executor::spec::NetworkMode::Host;
-        }
-        if v.contains('i') {
-            spec.namespaces.ipc = executor::spec::Namespace::Host;
-            spec.mounts.retain(|m| !matches!(m.kind, executor::spec::MountKind::Mqueue));
-        }
-        if v.contains('s') {
-            spec.process.seccomp = executor::spec::Seccomp::Unconfined;
-        }
-        if v.contains('m') {
-            spec.mounts.clear();
-            spec.masked_paths.clear();
-            spec.readonly_paths.clear();
-        }
+        let spec = ContainerSpec::sandboxed(format!("bench-{round}"), rootfs, Process::new(["/bin/true"]));
         let begin = Instant::now();
         let exit = helper.start(spec, Stdio::Null)?.wait()?;
         times.push(begin.elapsed());

@@ -263,7 +263,9 @@ fn spawn_process(options: &HelperOptions, control: UnixStream) -> std::io::Resul
         .arg(HELPER_ARGUMENT)
         .stdin(OwnedFd::from(control))
         .stdout(std::process::Stdio::null())
+        // Nothing of the environment is the helper's business but where pasta and slirp4netns are found.
         .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .spawn()
 }
 
@@ -454,6 +456,11 @@ impl Container {
     /// Readable when the process has ended (pidfd_open(2)).
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// Its cgroup directories on the host, for statistics. Empty for a further process.
+    pub fn cgroups(&self) -> &[PathBuf] {
+        &self.started.cgroups
     }
 
     /// What its network has come to.

@@ -30,6 +30,9 @@ fn main() {
     if std::env::args().nth(1).is_some_and(|arg| arg == rootless::ARGUMENT) {
         return rootless::as_ordinary_user();
     }
+    if std::env::args().nth(1).is_some_and(|arg| arg == leaks::ARGUMENT) {
+        return leaks::start_and_wait();
+    }
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let wanted = |name: &str| {
         let mut filters = arguments.iter().filter(|a| !a.starts_with('-')).peekable();
