@@ -18,19 +18,19 @@ pub(crate) fn obtain(
     let platform = args.platform.as_ref();
     let here = match args.pull {
         Pull::Always => None,
-        Pull::Missing | Pull::Never => find(store, &args.image, platform)?,
+        Pull::Missing | Pull::Never => find(store, args.image(), platform)?,
     };
     let image = match (here, args.pull) {
         (Some(image), _) => image,
-        (None, Pull::Never) => return Err(missing(&args.image)),
+        (None, Pull::Never) => return Err(missing(args.image())),
         (None, Pull::Missing | Pull::Always) => fetch(store, context, args)?,
     };
     let config = store.image_config(&image.id)?;
-    Ok((ImageUse { name: args.image.clone(), id: image.id, chain: image.chain }, config))
+    Ok((ImageUse { name: args.image().to_owned(), id: image.id, chain: image.chain }, config))
 }
 
 fn fetch(store: &Store, context: &Context, args: &CreateArgs) -> Result<StoredImage, CommandError> {
-    let name = reference(&args.image)?;
+    let name = reference(args.image())?;
     eprintln!("fetching {}", name.familiar());
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     pull_image(store, context, &name, &platform, args.tls_verify)

@@ -197,7 +197,7 @@ fn program(args: &CreateArgs, inputs: &Inputs<'_>) -> Result<Program, PlanError>
 /// An entrypoint from the command line also drops the image's CMD.
 fn command_line(args: &CreateArgs, image: &ContainerConfig) -> (Vec<String>, Vec<String>) {
     let image_command = || if args.entrypoint.is_some() { None } else { image.cmd.clone() };
-    let command = if args.command.is_empty() { image_command().unwrap_or_default() } else { args.command.clone() };
+    let command = if args.command().is_empty() { image_command().unwrap_or_default() } else { args.command().to_vec() };
     let entrypoint = match args.entrypoint.as_deref() {
         None => image.entrypoint.clone().unwrap_or_default(),
         Some("") => Vec::new(),
@@ -461,4 +461,177 @@ fn limits(args: &CreateArgs) -> Limits {
 
 fn labels(args: &CreateArgs, image: &ContainerConfig) -> BTreeMap<String, String> {
     image.labels.clone().into_iter().chain(args.label.iter().cloned()).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        create: CreateArgs,
+    }
+
+    /// The plan for a command line (words are split at blanks) and an image config in JSON.
+    pub(crate) fn planned(line: &str, config: &str) -> Result<Config, PlanError> {
+        let args = Line::try_parse_from(["run"].into_iter().chain(line.split(' '))).unwrap().create;
+        let config: ContainerConfig = serde_json::from_str(config).unwrap();
+        plan(
+            &args,
+            &Inputs {
+                image: ImageUse { name: args.image().to_owned(), id: oci::Digest::of("image"), chain: Vec::new() },
+                config: &config,
+                env_files: &[("file".to_owned(), "FILE=1\nBOTH=file\n".to_owned())],
+                own: &|name| (name == "OWN").then(|| "own".to_owned()),
+                directory: Path::new("/here"),
+                find: &|name| match name {
+                    "other" => Ok("0123abcd".to_owned()),
+                    _ => Err(StoreError::Missing { object: format!("container `{name}`") }),
+                },
+                volume_name: &|| "anonymous".to_owned(),
+                now: Timestamp(0),
+            },
+        )
+    }
+
+    fn good(line: &str, config: &str) -> Config {
+        planned(line, config).unwrap()
+    }
+
+    fn words(line: &str, config: &str) -> String {
+        planned(line, config).map_or_else(
+            |error| error.to_string(),
+            |config| config.program.args().map(String::as_str).collect::<Vec<_>>().join(" "),
+        )
+    }
+
+    #[test]
+    fn the_command_line_is_put_together_as_docker_does() {
+        let image = r#"{"Entrypoint":["entry","e"],"Cmd":["cmd","c"]}"#;
+        assert_eq!(words("i", image), "entry e cmd c");
+        assert_eq!(words("i a -b", image), "entry e a -b");
+        assert_eq!(words("--entrypoint new i", image), "new");
+        assert_eq!(words("--entrypoint new i a", image), "new a");
+        assert_eq!(words("--entrypoint= i a", image), "a");
+        assert_eq!(words("--entrypoint= i", image), "no command: the image has none and none was given");
+        assert_eq!(words("i", r#"{"Cmd":["sh"]}"#), "sh");
+        assert_eq!(words("i -it --rm x", "{}"), "-it --rm x");
+    }
+
+    #[test]
+    fn environment_comes_from_image_files_and_flags() {
+        let config = good("-e A=flag -e OWN -e GONE -e BOTH=flag i sh", r#"{"Env":["A=image","GONE=x","KEPT=y"]}"#);
+        assert_eq!(config.program.env, ["A=flag", "KEPT=y", "FILE=1", "BOTH=flag", "OWN=own"]);
+    }
+
+    #[test]
+    fn mounts_of_flags_replace_those_of_the_image() {
+        let config = good("-v data:/data:ro -v ./x:/x --tmpfs /run i sh", r#"{"Volumes":{"/data":{},"/other/":{}}}"#);
+        let seen: Vec<String> = config
+            .mounts
+            .iter()
+            .map(|mount| {
+                let source = match &mount.source {
+                    MountSource::Bind { path, .. } => path.display().to_string(),
+                    MountSource::Volume { name, .. } => name.clone(),
+                    MountSource::Tmpfs { .. } => "tmpfs".to_owned(),
+                };
+                format!("{source} on {}{}", mount.target.display(), if mount.read_only { " ro" } else { "" })
+            })
+            .collect();
+        assert_eq!(seen, ["anonymous on /other", "data on /data ro", "/here/x on /x", "tmpfs on /run"]);
+        assert_eq!(config.anonymous_volumes().collect::<Vec<_>>(), ["anonymous"]);
+    }
+
+    #[test]
+    fn ports_are_published_where_there_is_a_network() {
+        let image = r#"{"ExposedPorts":{"80/tcp":{},"53/udp":{}}}"#;
+        let ports = |line: &str| {
+            let config = good(line, image);
+            let text: Vec<String> = config.network.publish.iter().map(ToString::to_string).collect();
+            format!("{} | {}", text.join(" "), config.network.exposed.join(" "))
+        };
+        assert_eq!(ports("-P -p 8080:80 --expose 70 i sh"), "8080:80/tcp 0:53/udp 0:70/tcp | 53/udp 70/tcp 80/tcp");
+        assert_eq!(ports("--network host -p 8080:80 i sh"), " | 53/udp 80/tcp");
+    }
+
+    #[test]
+    fn health_checks_come_from_image_and_flags() {
+        let image = r#"{"Healthcheck":{"Test":["CMD-SHELL","check"],"Interval":5000000000,"Retries":7}}"#;
+        let show = |line: &str, image: &str| {
+            good(line, image).life.health.map_or_else(String::new, |plan| {
+                format!("{} every {:?}, {:?}, {} times", plan.args.join(" "), plan.interval, plan.timeout, plan.retries)
+            })
+        };
+        assert_eq!(show("i sh", image), "/bin/sh -c check every 5s, 30s, 7 times");
+        assert_eq!(
+            show("--health-cmd x --health-interval 1s --health-retries 2 i sh", image),
+            "/bin/sh -c x every 1s, 30s, 2 times"
+        );
+        assert_eq!(show("--no-healthcheck i sh", image), "");
+        assert_eq!(show("i sh", r#"{"Healthcheck":{"Test":["NONE"]}}"#), "");
+        assert_eq!(show("i sh", r#"{"Healthcheck":{"Test":["CMD","a","b"]}}"#), "a b every 30s, 30s, 3 times");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let error = |line: &str| planned(line, "{}").map(|_| ()).unwrap_err().to_string();
+        let lines = [
+            "--rm --restart always i sh",
+            "-a stdout i sh",
+            "--userns keep-id i sh",
+            "--log-driver syslog i sh",
+            "-h x --network container:other i sh",
+            "-h x --uts host i sh",
+            "-p 80:80 --network container:other i sh",
+            "--ip 10.0.0.1 i sh",
+            "--network-alias x --network host i sh",
+            "--network container:nobody i sh",
+            "-w tmp i sh",
+            "--expose http i sh",
+            "i",
+        ];
+        let table: String = lines.iter().map(|line| format!("{line} => {}\n", error(line))).collect();
+        insta::assert_snapshot!(table, @r#"
+        --rm --restart always i sh => --rm and --restart exclude each other
+        -a stdout i sh => --attach is not supported
+        --userns keep-id i sh => --userns is not supported
+        --log-driver syslog i sh => --log-driver syslog is not supported
+        -h x --network container:other i sh => --hostname and --network container:.. exclude each other
+        -h x --uts host i sh => --hostname and --uts exclude each other
+        -p 80:80 --network container:other i sh => --publish and --network container:.. exclude each other
+        --ip 10.0.0.1 i sh => --ip needs a network made with `network create`
+        --network-alias x --network host i sh => --network-alias needs a network made with `network create`
+        --network container:nobody i sh => container `nobody` is not in the store
+        -w tmp i sh => the working directory `tmp` is not absolute
+        --expose http i sh => `http` is not a port such as `80` or `53/udp`
+        i => no command: the image has none and none was given
+        "#);
+    }
+
+    #[test]
+    fn capabilities_are_put_together_as_docker_does() {
+        let held = |line: &str| {
+            let all = good(line, "{}").sandbox.capabilities;
+            Capability::all().filter(|one| all.contains(*one)).count()
+        };
+        let every = Capability::all().count();
+        assert_eq!(held("i sh"), 14);
+        assert_eq!(held("--cap-drop all --cap-add chown i sh"), 1);
+        assert_eq!(held("--cap-add all --cap-drop chown i sh"), every - 1);
+        assert_eq!(held("--cap-add net_admin --cap-drop mknod i sh"), 14);
+        assert_eq!(held("--privileged i sh"), every);
+    }
+
+    #[test]
+    fn a_plan_survives_its_file() {
+        let line = "--memory 64m --cpus 1.5 --ulimit nofile=5 --device /dev/fuse --network back --ip 10.1.2.3 \
+                    --restart on-failure:3 -v /a:/b --pid container:other --health-cmd x --add-host a:1.2.3.4 i sh";
+        let config = good(line, "{}");
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+        assert_eq!(config.sandbox.limits.cpu_quota, Some(150_000));
+    }
 }

@@ -243,3 +243,126 @@ fn planned_mount(mount: &super::config::Mount, found: &Surroundings) -> Option<M
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::plan::tests::planned;
+
+    fn surroundings() -> Surroundings {
+        let joined = Joined { pid: 77, hostname: "theirs".into(), hosts: "h\n".into(), resolv_conf: "r\n".into() };
+        Surroundings {
+            id: "ab".repeat(32),
+            name: "web".into(),
+            lowers: Vec::new(),
+            upper: Upper { upper: "/upper".into(), work: "/work".into() },
+            ids: Ids { uid: 7, gid: 8, groups: vec![9] },
+            home: "/srv".into(),
+            volumes: [("data".to_owned(), PathBuf::from("/volumes/data"))].into(),
+            joined: [("0123abcd".to_owned(), joined)].into(),
+            networks: "/net".into(),
+            host_name: "host".into(),
+            window: WindowSize { rows: 24, columns: 80 },
+            root: true,
+        }
+    }
+
+    fn built(line: &str) -> ContainerSpec {
+        build(&planned(line, "{}").unwrap(), &surroundings())
+    }
+
+    /// What differs between containers, a line each.
+    fn show(spec: &ContainerSpec) -> String {
+        let mut text = format!(
+            "hostname {:?}\nenv {}\nnetwork {:?}\nnamespaces {:?}\n",
+            spec.hostname,
+            spec.process.env.join(" "),
+            spec.network,
+            spec.namespaces
+        );
+        let defaults = executor::default_mounts().len();
+        for mount in &spec.mounts[defaults..] {
+            let kind = match &mount.kind {
+                MountKind::Bind { source } => format!("bind {}", source.display()),
+                MountKind::File(file) => format!("file {:?}", String::from_utf8_lossy(&file.content.0)),
+                MountKind::Tmpfs { size, mode } => format!("tmpfs {size:?} {mode:o}"),
+                MountKind::Hosts => "hosts".to_owned(),
+                MountKind::ResolvConf => "resolv.conf".to_owned(),
+                other => format!("{other:?}"),
+            };
+            let flags = mount.flags;
+            let flags =
+                [(flags.read_only, "ro"), (flags.nosuid, "nosuid"), (flags.nodev, "nodev"), (flags.noexec, "noexec")];
+            let flags: Vec<&str> = flags.into_iter().filter_map(|(on, name)| on.then_some(name)).collect();
+            text += &format!("{} {kind} {}\n", mount.target.display(), flags.join(","));
+        }
+        text
+    }
+
+    #[test]
+    fn a_plain_container() {
+        insta::assert_snapshot!(show(&built("-e A=1 i sh")), @r#"
+        hostname Some("abababababab")
+        env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOSTNAME=abababababab FILE=1 BOTH=file A=1 HOME=/srv
+        network Bridge(BridgeNetwork { state: "/net", name: "bridge", container: "abababababababababababababababababababababababababababababababab", names: [], address: None })
+        namespaces Namespaces { pid: Private, ipc: Private, uts: Private, cgroup: Private }
+        /etc/hosts hosts nosuid,nodev
+        /etc/resolv.conf resolv.conf nosuid,nodev
+        /etc/hostname file "abababababab\n" nosuid,nodev
+        "#);
+    }
+
+    #[test]
+    fn a_container_with_a_network_of_its_own_and_mounts() {
+        let line = "-t -h there --domainname example.org --network back --network-alias db --ip 10.1.2.3 \
+                    -v data:/data:ro -v /src:/dst --tmpfs /run:size=1m,exec -e HOME=/x i sh";
+        insta::assert_snapshot!(show(&built(line)), @r#"
+        hostname Some("there.example.org")
+        env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOSTNAME=there TERM=xterm FILE=1 BOTH=file HOME=/x
+        network Bridge(BridgeNetwork { state: "/net", name: "back", container: "abababababababababababababababababababababababababababababababab", names: ["web", "db", "abababababab"], address: Some(10.1.2.3) })
+        namespaces Namespaces { pid: Private, ipc: Private, uts: Private, cgroup: Private }
+        /etc/hosts hosts nosuid,nodev
+        /etc/resolv.conf resolv.conf nosuid,nodev
+        /etc/hostname file "there\n" nosuid,nodev
+        /data bind /volumes/data ro
+        /dst bind /src 
+        /run tmpfs Some(1048576) 1777 nosuid,nodev
+        "#);
+    }
+
+    #[test]
+    fn a_container_in_the_namespaces_of_another() {
+        insta::assert_snapshot!(show(&built("--network container:other --pid container:other --ipc host i sh")), @r#"
+        hostname Some("theirs")
+        env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOSTNAME=theirs FILE=1 BOTH=file HOME=/srv
+        network Container { pid: 77 }
+        namespaces Namespaces { pid: Process(77), ipc: Host, uts: Private, cgroup: Private }
+        /etc/hosts file "h\n" nosuid,nodev
+        /etc/resolv.conf file "r\n" nosuid,nodev
+        /etc/hostname file "theirs\n" nosuid,nodev
+        "#);
+    }
+
+    #[test]
+    fn the_sandbox_follows_the_flags() {
+        let plain = built("i sh");
+        assert!(!plain.rootfs.volatile && !plain.rootfs.read_only && !plain.masked_paths.is_empty());
+        assert_eq!((plain.process.user.uid, plain.process.tty), (7, None));
+        let open = built("--rm --privileged --read-only i sh");
+        assert!(
+            open.rootfs.volatile && open.rootfs.read_only && open.masked_paths.is_empty() && open.devices.allow_all
+        );
+        assert_eq!(built("--security-opt systempaths=unconfined i sh").readonly_paths, Vec::<PathBuf>::new());
+        assert_eq!(
+            built("--sysctl net.ipv4.ip_unprivileged_port_start=5 i sh").sysctls["net.ipv4.ip_unprivileged_port_start"],
+            "5"
+        );
+    }
+
+    #[test]
+    fn an_ordinary_user_has_a_user_mode_network() {
+        let config = planned("-p 8080:80 i sh", "{}").unwrap();
+        let spec = build(&config, &Surroundings { root: false, ..surroundings() });
+        assert!(matches!(spec.network, NetworkMode::UserMode(UserMode { ref ports, .. }) if ports.len() == 1));
+    }
+}

@@ -128,11 +128,10 @@ pub(crate) struct LogsArgs {
 /// Run a further process in a running container
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExecArgs {
-    /// Name or id
-    pub(crate) container: String,
-    /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    /// Container, a name or an id; then program and arguments
+    // One list: what follows the container belongs to the program, options included.
+    #[arg(required = true, trailing_var_arg = true, num_args = 2.., value_names = ["CONTAINER", "COMMAND"])]
+    words: Vec<String>,
     /// Do not wait for it
     #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
     pub(crate) detach: bool,
@@ -157,6 +156,18 @@ pub(crate) struct ExecArgs {
     /// Give it all capabilities
     #[arg(long)]
     pub(crate) privileged: bool,
+}
+
+impl ExecArgs {
+    /// The container, a name or an id.
+    pub(crate) fn container(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// Program and arguments.
+    pub(crate) fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }
 
 /// Print where ports are published

@@ -48,11 +48,10 @@ pub(crate) type Ports = Vec<Publish>;
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct CreateArgs {
-    /// Image: a name or an id
-    pub(crate) image: String,
-    /// Command and arguments instead of the image's
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    /// Image, a name or an id; then command and arguments instead of the image's
+    // One list: what follows the image belongs to the command, options included.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    words: Vec<String>,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     pub(crate) help: Option<bool>,
@@ -271,4 +270,16 @@ pub(crate) struct CreateArgs {
     /// Verify TLS certificates of registries
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) tls_verify: bool,
+}
+
+impl CreateArgs {
+    /// The image, a name or an id.
+    pub(crate) fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// Command and arguments instead of the image's.
+    pub(crate) fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }

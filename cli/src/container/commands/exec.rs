@@ -30,7 +30,7 @@ const USUAL_WINDOW: WindowSize = WindowSize { rows: 24, columns: 80 };
 pub(crate) fn run(args: &ExecArgs, context: &Context) -> Result<ExitCode, CommandError> {
     check_terminal(args.tty, args.interactive)?;
     let store = context.store()?;
-    let seen = look::find(&store, &args.container)?;
+    let seen = look::find(&store, args.container())?;
     let pid = seen.live()?.pid;
     if matches!(seen.state.phase, Phase::Paused(_)) {
         return Err(CommandError::failed(format!("container `{}` is paused", seen.name))
@@ -56,7 +56,7 @@ fn process(args: &ExecArgs, seen: &Seen, pid: i32) -> Result<Process, CommandErr
     };
     let user = user.map_err(IdentityError::from)?;
     let hostname = hostname_of(pid, seen.dir.id());
-    let mut process = spec::further_process(&seen.config, args.command.clone(), &hostname, &user, args.tty);
+    let mut process = spec::further_process(&seen.config, args.command().to_vec(), &hostname, &user, args.tty);
     process.env = environment(args, process.env)?;
     if let Some(dir) = &args.workdir {
         if !dir.starts_with('/') {

@@ -1,0 +1,36 @@
+//! Containers through the binary: flags, streams, signals, restarts, volumes, networks, limits. The common cases on both
+//! backends are in `e2e::run`; these go through the rest, and look at the machine for what was left.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub, dead_code)]
+
+#[path = "../e2e/support/mod.rs"]
+mod support;
+
+mod isolation;
+mod life;
+mod listing;
+mod networks;
+mod streams;
+mod volumes;
+
+use support::{Backend, TestSpace, skip};
+
+/// A space with `busybox`, on the backend that this user gets.
+pub fn space() -> Option<TestSpace> {
+    let root = rustix::process::geteuid().is_root();
+    TestSpace::with_base(if root { Backend::Erofs } else { Backend::Directory })
+}
+
+/// A space where bridges can be made.
+pub fn space_with_bridges() -> Option<TestSpace> {
+    if !rustix::process::geteuid().is_root() {
+        skip("bridges are made by root only");
+        return None;
+    }
+    space()
+}
+
+/// `run --rm` of a shell script without a network.
+pub fn shell(space: &TestSpace, flags: &[&str], script: &str) -> support::Output {
+    let run = ["run", "--rm", "--network", "none"];
+    space.run(&[&run, flags, &["busybox", "sh", "-c", script]].concat())
+}
