@@ -75,7 +75,7 @@ fn steps_that_fail() {
     let last = output.stderr.lines().filter(|line| line.starts_with("error: ")).count();
     assert_eq!(last, 1, "one cause line: {output}");
     fails(&space, "FROM busybox\nRUN [\"/no/such\"]\n", 1, &["Dockerfile:2", "/no/such"]);
-    fails(&space, "FROM busybox\nRUN kill -9 $$\n", 1, &["Dockerfile:2"]);
+    fails(&space, "FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n", 1, &["Dockerfile:2", "exit code: 137"]);
     fails(&space, "FROM busybox\nUSER nobdy\nRUN true\n", 1, &["nobdy"]);
 }
 

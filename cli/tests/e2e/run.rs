@@ -29,7 +29,7 @@ fn the_exit_code_is_the_commands(space: &TestSpace) {
     plain(space);
     let run = ["run", "--rm", "--network", "none", "image", "sh", "-c"];
     space.run(&[&run[..], &["echo out; echo err >&2; exit 42"]].concat()).code(42).says("err");
-    space.run(&[&run[..], &["kill -9 $$"]].concat()).code(137);
+    space.run(&[&run[..], &["sh -c 'kill -9 $$'; exit $?"]].concat()).code(137);
 }
 
 fn what_cannot_start_has_dockers_codes(space: &TestSpace) {
