@@ -2,15 +2,11 @@
 //! tar, or a copy in the index. An ordinary file is one chunk.
 
 use super::data::{Data, Extent};
-use super::erofs_format::{
-    BLOCK, BLOCK_BITS, CHUNK_BITS, CHUNK_INDEX, CHUNK_INDEXES, DEVICE_IMAGE, DEVICE_TAR, HOLE, PutLe,
-};
+use super::erofs_format::{BLOCK, CHUNK_BITS, CHUNK_INDEX, CHUNK_INDEXES, DEVICE_IMAGE, DEVICE_TAR, HOLE, PutLe};
 use super::tree::TreeSource;
 
 /// Chunks that one file may have; a finer cut would make the index larger than the copies it avoids.
 const MAX_CHUNKS: u64 = 1 << 20;
-/// Smallest chunk (4 KiB over blocks of 512) of a file that is cut at odd places.
-const MIN_CUT_BITS: u32 = 3;
 /// Bytes of holes that may be copied as zeros because they share a chunk with data.
 const WASTE: u64 = 256 << 20;
 
@@ -184,28 +180,29 @@ fn in_tar(extent: &Extent<TreeSource>, start: u64, end: u64, tar_end: u64) -> Op
     is_whole.then_some(at / BLOCK)
 }
 
-/// The largest chunk that never holds both data and a hole, within reason.
+/// The chunk size with which indexes and copies together are smallest.
 fn chunk_bits(data: &Data<TreeSource>, tar_end: u64) -> Result<u32, ChunkError> {
     let whole = bits_to_cover(data.size());
-    let mut bits = match data.extents() {
-        [] => whole,
-        [extent] if in_tar(extent, 0, data.size(), tar_end).is_some() => whole,
-        extents => {
-            let edges = extents
-                .iter()
-                .flat_map(|e| [e.logical, e.end(), tar_edge(e, tar_end)])
-                .filter(|edge| *edge != data.size());
-            let aligned = edges.map(u64::trailing_zeros).min().unwrap_or(0);
-            aligned.saturating_sub(BLOCK_BITS).max(MIN_CUT_BITS).min(whole)
-        }
+    let edges: Vec<u64> = match data.extents() {
+        [extent] if in_tar(extent, 0, data.size(), tar_end).is_some() => Vec::new(),
+        extents => extents.iter().flat_map(|e| [e.logical, tar_edge(e, tar_end), e.end()]).collect(),
     };
-    while data.size().div_ceil(BLOCK << bits) > MAX_CHUNKS {
-        bits += 1;
-        if bits > u32::from(CHUNK_BITS) {
-            return Err(ChunkError);
-        }
+    let lowest = if edges.is_empty() { whole } else { 0 };
+    let fits = |bits: &u32| data.size().div_ceil(BLOCK << bits) <= MAX_CHUNKS;
+    (lowest..=whole).filter(fits).min_by_key(|bits| cost(&edges, data.size(), *bits)).ok_or(ChunkError)
+}
+
+/// Bytes of indexes, and of copies of the chunks in which one thing ends and another begins at one of `edges`.
+fn cost(edges: &[u64], size: u64, bits: u32) -> u64 {
+    let chunk = BLOCK << bits;
+    let mut copied = 0u64;
+    let mut last = None;
+    for edge in edges.iter().filter(|edge| **edge != size && !edge.is_multiple_of(chunk)) {
+        let number = Some(edge / chunk);
+        copied += u64::from(last != number);
+        last = number;
     }
-    if bits > u32::from(CHUNK_BITS) { Err(ChunkError) } else { Ok(bits) }
+    copied.saturating_mul(chunk) + size.div_ceil(chunk) * CHUNK_INDEX as u64
 }
 
 /// Where in the file the tar stops having whole blocks of an extent; its end if it has all of them.
@@ -249,17 +246,20 @@ mod tests {
     fn missing_padding_costs_one_small_copy() {
         let size = (1 << 20) + 4096 + 5;
         let chunks = plan(size, vec![own(0, size, 512)], 512 + size).unwrap();
-        assert_eq!(chunks.places.len(), 258);
-        assert!(matches!(chunks.places[256..], [Place::Tar(_), Place::Copy(0)]));
-        assert_eq!(chunks.copied_blocks(), 1);
+        let [before @ .., Place::Copy(0)] = &chunks.places[..] else { panic!("{:?}", chunks.places) };
+        assert!(before.iter().all(|place| matches!(place, Place::Tar(_))));
+        assert!(chunks.copied_blocks() < 64);
     }
 
     #[test]
     fn holes_stay_holes() {
-        let extents = vec![own(1 << 30, 4096, 1024), own(3 << 30, 100, 1024 + 4096)];
-        let chunks = plan((3 << 30) + 100, extents, 1 << 20).unwrap();
-        assert_eq!(chunks.places.iter().filter(|p| matches!(p, Place::Tar(_))).count(), 2);
-        assert_eq!(chunks.copied_blocks(), 0);
+        let pieces = |scale: u32| vec![own(1 << scale, 4096, 1024), own(3 << scale, 100, 1024 + 4096)];
+        let small = plan((3 << 18) + 100, pieces(18), 1 << 20).unwrap();
+        assert_eq!(small.places.iter().filter(|p| matches!(p, Place::Tar(_))).count(), 2);
+        assert_eq!(small.copied_blocks(), 0);
+        // A little copying makes for far fewer chunks.
+        let large = plan((3 << 30) + 100, pieces(30), 1 << 20).unwrap();
+        assert!(large.table_len() + large.copied_blocks() * BLOCK < 512 << 10);
         let all_hole = plan(1 << 50, Vec::new(), 0).unwrap();
         assert!(all_hole.places.iter().all(|p| matches!(p, Place::Hole)));
     }

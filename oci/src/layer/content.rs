@@ -24,7 +24,8 @@ impl LayerTree {
     /// # Errors
     /// When file data cannot be read.
     pub fn content_digest(&self, tar: &File, since: Time) -> io::Result<Digest> {
-        let mut digester = Digester { tree: self, tar, since, first: HashMap::new(), text: Vec::new() };
+        let mut digester =
+            Digester { tree: self, tar, since, first: HashMap::new(), text: Vec::new(), chunk: vec![0; CHUNK] };
         let mut todo = vec![(LayerPath::root(), LayerTree::ROOT)];
         while let Some((path, id)) = todo.pop() {
             digester.node(&path, id)?;
@@ -44,6 +45,7 @@ struct Digester<'a> {
     first: HashMap<NodeId, LayerPath>,
     /// What the digest is of: every field with its length before it, so that none runs into the next.
     text: Vec<u8>,
+    chunk: Vec<u8>,
 }
 
 impl Digester<'_> {
@@ -109,10 +111,9 @@ impl Digester<'_> {
     }
 
     /// Size, holes and bytes of a file. BLAKE3, because this reads every byte of the layer once more.
-    fn content(&self, data: &Data<TreeSource>) -> io::Result<[u8; 32]> {
+    fn content(&mut self, data: &Data<TreeSource>) -> io::Result<[u8; 32]> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&data.size().to_le_bytes());
-        let mut buf = vec![0; CHUNK];
         for extent in data.extents() {
             hasher.update(&extent.logical.to_le_bytes());
             hasher.update(&extent.len.to_le_bytes());
@@ -121,7 +122,7 @@ impl Digester<'_> {
                 TreeSource::Below(Source::Tar(tar, offset)) => (Origin::Tar(tar), *offset),
                 TreeSource::Below(Source::Index(index, offset)) => (Origin::Index(index), *offset),
             };
-            source.hash(start, extent.len, &mut buf, &mut hasher)?;
+            source.hash(start, extent.len, &mut self.chunk, &mut hasher)?;
         }
         Ok(*hasher.finalize().as_bytes())
     }

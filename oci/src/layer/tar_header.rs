@@ -63,7 +63,7 @@ pub(super) struct Header {
 impl Header {
     /// Reads a header; none for a block of zeros, which ends an archive.
     pub(super) fn decode(block: &Block) -> Result<Option<Self>, HeaderError> {
-        if block.iter().all(|b| *b == 0) {
+        if *block == [0; BLOCK] {
             return Ok(None);
         }
         check(block)?;
@@ -106,10 +106,12 @@ fn until_nul(field: &[u8]) -> &[u8] {
 /// Both sums are in use: some old programs added the bytes as signed ones.
 fn check(block: &Block) -> Result<(), HeaderError> {
     let stored = number(&block[CHECKSUM]).ok_or(HeaderError::Checksum)?;
-    let bytes = || block.iter().enumerate().map(|(i, b)| if CHECKSUM.contains(&i) { b' ' } else { *b });
-    let unsigned: i64 = bytes().map(i64::from).sum();
-    let signed: i64 = bytes().map(|b| i64::from(b.cast_signed())).sum();
-    if stored == unsigned || stored == signed { Ok(()) } else { Err(HeaderError::Checksum) }
+    let counted = || block[..CHECKSUM.start].iter().chain(&block[CHECKSUM.end..]);
+    // The field itself counts as spaces.
+    let blank = i64::from(b' ') * CHECKSUM.len() as i64;
+    let unsigned: i64 = blank + counted().map(|b| i64::from(*b)).sum::<i64>();
+    let is_right = stored == unsigned || stored == blank + counted().map(|b| i64::from(b.cast_signed())).sum::<i64>();
+    if is_right { Ok(()) } else { Err(HeaderError::Checksum) }
 }
 
 /// An octal field, or a big-endian two's complement one when the first bit is set (GNU "base-256").

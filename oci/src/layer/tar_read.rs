@@ -21,7 +21,7 @@ const MAX_SPECIAL: u64 = 1 << 20;
 /// Bytes read, hashed and written at a time.
 const COPY_CHUNK: usize = 256 << 10;
 /// Bytes read at a time when only headers matter.
-const SCAN_CHUNK: usize = 32 << 10;
+const SCAN_CHUNK: usize = 8 << 10;
 
 /// Why a tar cannot be a layer.
 #[derive(Debug, thiserror::Error)]
