@@ -205,7 +205,7 @@ mod tests {
     fn unified_layout_is_read() {
         let line = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
         let layout = cgroup_layout(line, "0::/user.slice\n");
-        assert!(matches!(layout, CgroupLayout::Unified(h) if h.own == "user.slice"));
+        assert!(matches!(layout, CgroupLayout::Unified(h) if h.own.as_os_str() == "user.slice"));
         assert_eq!(cgroup_layout("", ""), CgroupLayout::None);
     }
 

@@ -22,7 +22,7 @@ fn as_nobody(subordinates: &str) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     let ids = dir.path().join("ids");
     fs::write(&ids, subordinates).unwrap();
     let script = "mount --bind \"$1\" /etc/subuid && mount --bind \"$1\" /etc/subgid && \
@@ -30,6 +30,8 @@ fn as_nobody(subordinates: &str) {
     let output = Command::new("unshare")
         .args(["-m", "sh", "-c", script, "sh"])
         .args([ids.as_path(), &std::env::current_exe().unwrap(), Path::new(ARGUMENT)])
+        // Work directories of overlayfs are closed to their owner.
+        .env("TMPDIR", dir.path())
         .env("RBUILD_TEST_SUBORDINATES", if subordinates.is_empty() { "no" } else { "yes" })
         .output()
         .unwrap();
