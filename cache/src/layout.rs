@@ -393,6 +393,7 @@ mod tests {
             layout.container_names(),
             layout.volumes(),
             layout.net(),
+            layout.mount_points(),
         ];
         let mut listed = DIRECTORIES.map(|name| layout.root().join(name));
         computed.sort();

@@ -195,6 +195,7 @@ fn put(
             size,
             from: Origin::Source(number, entry.path.clone()),
             digest: None,
+            digested_xattrs: entry.attrs.xattrs.clone(),
             link_group: entry.link.map(|id| links.group(id)),
         }),
         special @ (Kind::Char(_) | Kind::Block(_) | Kind::Fifo) => What::Special(special),

@@ -128,6 +128,7 @@ fn put(
             size,
             from: Origin::Source(source, entry.path.clone()),
             digest,
+            digested_xattrs: entry.attrs.xattrs.clone(),
             link_group: entry.link.map(|id| links.group(id)),
         }),
         other @ (Kind::Char(_) | Kind::Block(_) | Kind::Fifo) => What::Special(other),

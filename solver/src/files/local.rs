@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{ContentDigest, FileStat, StatCache};
-use oci::layer::{Attrs, Device, Kind, LayerPath, PathError, Time};
+use oci::layer::{Attrs, Device, Kind, LayerPath, PathError, Time, Xattrs};
 use parser::dockerignore::IgnoreFile;
 use rayon::prelude::*;
 use rustix::fd::{AsFd, OwnedFd};
@@ -203,7 +203,8 @@ impl LocalDir {
             _ => Vec::new(),
         };
         let xattrs = match kind {
-            Kind::File { .. } | Kind::Dir => super::xattrs::read(dir, name).map_err(|errno| io(&path, errno))?,
+            Kind::Dir => super::xattrs::read(dir, name).map_err(|errno| io(&path, errno))?,
+            // Those of a file are part of its digest, which the stat cache knows: see `digest`.
             _ => std::collections::BTreeMap::new(),
         };
         let mtime = Time { secs: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) };
@@ -275,8 +276,9 @@ impl LocalDir {
         for _ in 0..ATTEMPTS {
             let file = self.open(path)?;
             let before = FileStat::from(&rustix::fs::fstat(&file).map_err(|errno| io(path, errno))?);
-            let digest =
-                single::digest(&mut &file).map_err(|source| LocalError::Io { path: path.to_string(), source })?;
+            let content = single::digest(&mut &file);
+            let content = content.map_err(|source| LocalError::Io { path: path.to_string(), source })?;
+            let digest = with_xattrs(content, &self.xattrs(path)?);
             let after = FileStat::from(&rustix::fs::fstat(&file).map_err(|errno| io(path, errno))?);
             if before == after {
                 if let Some(stats) = &self.stats {
@@ -288,6 +290,14 @@ impl LocalDir {
         Err(LocalError::Unstable { path: path.to_string() })
     }
 
+    /// The extended attributes of a file that count.
+    ///
+    /// # Errors
+    /// [`LocalError::Io`].
+    pub fn xattrs(&self, path: &LayerPath) -> Result<Xattrs, LocalError> {
+        super::xattrs::read(&self.fd, os_path(path)).map_err(|errno| io(path, errno))
+    }
+
     /// Opens a regular file of the context; a link in its place is refused.
     ///
     /// # Errors
@@ -297,6 +307,19 @@ impl LocalDir {
         let fd = rustix::fs::openat(&self.fd, os_path(path), flags, Mode::empty());
         fd.map(File::from).map_err(|errno| io(path, errno))
     }
+}
+
+/// The digest of a file: of its content alone, unless it has extended attributes.
+pub(super) fn with_xattrs(content: ContentDigest, xattrs: &Xattrs) -> ContentDigest {
+    if xattrs.is_empty() {
+        return content;
+    }
+    let mut bytes = content.0.to_vec();
+    for part in xattrs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(part);
+    }
+    ContentDigest::of(&bytes)
 }
 
 fn device(number: u64) -> Device {

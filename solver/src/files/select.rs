@@ -236,7 +236,8 @@ fn line(
         Kind::Block(device) => ("block", format!("{},{}", device.major, device.minor)),
         Kind::Fifo => ("fifo", String::new()),
     };
-    let xattrs = xattrs(entry);
+    // Those of files are part of their digests.
+    let xattrs = if entry.is_dir() { xattrs(entry) } else { String::new() };
     let dash = if content.is_empty() && xattrs.is_empty() { "-" } else { "" };
     writeln!(text, "{kind} {mode:o} {uid}:{gid} {content}{xattrs}{dash} /{path}")
         .expect("writing to a string does not fail");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cache::ContentDigest;
 use oci::layer::{Attrs, ChainView, Kind, LayerPath, Meta, PathError, Time, ViewError};
 
-use super::local::{LocalDir, LocalError};
+use super::local::{LocalDir, LocalError, with_xattrs};
 use super::select::Root;
 use super::single::{self, SingleFile};
 
@@ -138,6 +138,19 @@ impl Source {
         }
     }
 
+    /// Reads what a walk leaves out because only a layer needs it: the extended attributes of files.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn complete(&self, root: &mut Root) -> Result<(), SourceError> {
+        let Self::Local(dir) = self else { return Ok(()) };
+        let entries = [&mut root.top].into_iter().chain(root.below.iter_mut().map(|(_, entry)| entry));
+        for entry in entries.filter(|entry| matches!(entry.kind, Kind::File { .. })) {
+            entry.attrs.xattrs = dir.xattrs(&entry.path)?;
+        }
+        Ok(())
+    }
+
     /// Opens a regular file.
     ///
     /// # Errors
@@ -178,7 +191,8 @@ fn layer_digest(view: &ChainView, entry: &Entry) -> Result<Option<ContentDigest>
     if !matches!(entry.kind, Kind::File { .. }) {
         return Ok(None);
     }
-    single::digest(&mut view.open(&entry.path)?).map(Some).map_err(unreadable(entry))
+    let content = single::digest(&mut view.open(&entry.path)?).map_err(unreadable(entry))?;
+    Ok(Some(with_xattrs(content, &entry.attrs.xattrs)))
 }
 
 fn unreadable(entry: &Entry) -> impl FnOnce(std::io::Error) -> SourceError {

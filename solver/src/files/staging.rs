@@ -2,10 +2,11 @@
 //! is then written as a layer. Paths never leave the tree, whatever links it holds.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use cache::ContentDigest;
-use oci::layer::{Attrs, ChainView, Kind, LayerPath, PathError, Time, ViewError};
+use oci::layer::{Attrs, ChainView, Kind, LayerPath, PathError, Time, ViewError, Xattrs};
 
 use super::is_below;
 
@@ -61,6 +62,8 @@ pub struct Content {
     pub from: Origin,
     /// What they have to be, where that is part of a key.
     pub digest: Option<ContentDigest>,
+    /// The extended attributes that went into the digest.
+    pub digested_xattrs: Xattrs,
     /// Files of one group are hard links of each other.
     pub link_group: Option<LinkGroup>,
 }
@@ -291,7 +294,14 @@ impl Staging {
     }
 
     fn forget_below(&mut self, path: &LayerPath) {
-        self.staged.retain(|staged, _| !is_below(staged, path));
+        // What lies below a path follows `path/` in byte order, without a gap.
+        let start = [path.as_bytes(), b"/"].concat();
+        let from = (Bound::Excluded(start.as_slice()), Bound::Unbounded);
+        let below = self.staged.range::<[u8], _>(from).map(|(staged, _)| staged);
+        let doomed: Vec<LayerPath> = below.take_while(|staged| is_below(staged, path)).cloned().collect();
+        for staged in doomed {
+            self.staged.remove(&staged);
+        }
     }
 
     /// Sets the attributes of what is at `path`, which exists. A directory of the layers becomes a change.

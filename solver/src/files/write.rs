@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use cache::{ContentDigest, ContentHasher};
 use oci::layer::{self, Finished, Kind, LayerPath, LayerWriter, Node as Special};
 
+use super::local::with_xattrs;
 use super::source::{Source, SourceError};
 use super::staging::{Content, Node, Origin, Staged, Staging, StagingError, What};
 
@@ -134,7 +135,7 @@ fn write_file<W: Write>(
     let mut checked = Checked { inner: reader, hasher: ContentHasher::default() };
     let written = writer.file(path, &node.attrs, content.size, &mut checked);
     match written {
-        Ok(()) if checked.hasher.finish() == digest => Ok(()),
+        Ok(()) if with_xattrs(checked.hasher.finish(), &content.digested_xattrs) == digest => Ok(()),
         Ok(()) | Err(layer::WriteError::Size { .. }) => Err(WriteError::Changed { path: from.to_string() }),
         Err(error) => Err(error.into()),
     }

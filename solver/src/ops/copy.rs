@@ -213,6 +213,9 @@ impl CopyOp {
         let mut trees = trees.to_vec();
         for Chosen { tree, roots, unpack } in chosen {
             for (root, digests) in roots {
+                let mut root = root.clone();
+                trees[*tree].complete(&mut root)?;
+                let root = &root;
                 let archive = if *unpack { archive::open(&trees[*tree], root, worker.store.root())? } else { None };
                 match archive {
                     Some(archive) => {
