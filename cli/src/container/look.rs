@@ -2,6 +2,7 @@
 
 use cache::{ContainerDir, Store, StoreError, Timestamp};
 use executor::net::Networks;
+use oci::Digest;
 
 use super::config::{CONFIG_FILE, Config};
 use super::control;
@@ -55,6 +56,18 @@ pub(crate) fn all(store: &Store) -> Result<Vec<Seen>, CommandError> {
     }
     seen.sort_by_key(|seen| std::cmp::Reverse(seen.config.created));
     Ok(seen)
+}
+
+/// The names of the containers that are made of an image.
+pub(crate) fn made_of(store: &Store, image: &Digest) -> Result<Vec<String>, CommandError> {
+    let mut names = Vec::new();
+    for dir in store.containers()? {
+        let config = dir.read::<Config>(CONFIG_FILE)?;
+        if config.is_some_and(|config| config.image.id == *image) {
+            names.extend(dir.name().ok());
+        }
+    }
+    Ok(names)
 }
 
 /// The pid of a running container.

@@ -48,6 +48,7 @@ mod terminal;
 mod volume;
 
 pub(crate) use args::Command;
-pub(crate) use commands::run;
+pub(crate) use commands::{run, usage_code};
 pub(crate) use inspect::inspect;
+pub(crate) use look::made_of;
 pub(crate) use shim::shim_main;

@@ -18,11 +18,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use cache::{ContainerDir, Store, Timestamp};
+use executor::net::DEFAULT_NETWORK;
 use executor::spec::Process;
 use executor::{Container, ExecError, Exit, Helper, Stdio};
 use rustix::process::Signal;
 
-use super::config::Config;
+use super::config::{Config, NetworkPlace};
 use super::control::{Caller, Reply, Request, Socket};
 use super::create::remove_anonymous_volumes;
 use super::health::{Health, Monitor, Probe};
@@ -422,18 +423,15 @@ impl Supervisor {
 
     /// Takes everything down, removes the container if it is to be, and answers those who wait. Returns its last phase.
     fn over(self) -> Result<Phase, CommandError> {
-        let Self { store, dir, config, helper, lock, state, socket, events, waiting, run, .. } = self;
+        let Self { store, dir, config, helper, lock, attachment, state, socket, events, waiting, run, .. } = self;
         drop(run);
         let code = state.phase.ended().map_or(0, |ended| ended.code);
         drop(socket);
+        release(&store, &config, attachment, helper);
+        drop(lock);
         if config.life.auto_remove {
-            release(&store, helper);
-            drop(lock);
             store.remove_container(&dir)?;
             remove_anonymous_volumes(&store, &config);
-        } else {
-            drop(helper);
-            drop(lock);
         }
         for caller in waiting {
             caller.answer(&Reply::Ended { code });
@@ -447,13 +445,19 @@ impl Supervisor {
     }
 }
 
-/// An ordinary user's files of other owners are removed by the helper; root needs it no longer.
-fn release(store: &Store, helper: Arc<Helper>) {
-    if rustix::process::geteuid().is_root() {
-        drop(helper);
-    } else {
+/// Lets go of the helper. It takes some 50 ms to take a bridge down: the user of a throw-away container on the default network
+/// does not wait for that; whoever stops a container, or made its network, may want to remove the network next.
+fn release(store: &Store, config: &Config, attachment: Attachment, helper: Arc<Helper>) {
+    let own_network = matches!(&config.network.place, NetworkPlace::Bridge { name, .. } if name != DEFAULT_NETWORK);
+    if config.life.auto_remove && !rustix::process::geteuid().is_root() {
+        // An ordinary user's files of other owners are removed by the helper.
         let remove = move |path: &std::path::Path| helper.remove_tree(path).map_err(std::io::Error::other);
         store.set_tree_remover(cache::TreeRemover::new(remove));
+    } else if attachment == Attachment::Detached || own_network {
+        // A health check that is still running has the helper too; it lets go of it soon.
+        if let Some(helper) = Arc::into_inner(helper) {
+            helper.close();
+        }
     }
 }
 

@@ -30,7 +30,8 @@ fn the_filter_can_be_left_out() {
 
 #[test]
 fn paths_of_the_kernel_are_masked() {
-    differs(&["--security-opt", "systempaths=unconfined"], "grep -c ' /proc/' /proc/mounts", "0", "11");
+    let script = "[ $(grep -c ' /proc/' /proc/mounts) -gt 4 ] && echo masked";
+    differs(&["--security-opt", "systempaths=unconfined"], script, "", "masked");
 }
 
 #[test]
@@ -64,8 +65,8 @@ fn devices_are_given_and_withheld() {
     if !rustix::process::geteuid().is_root() {
         return crate::skip("an ordinary user has no devices to give");
     }
-    let script = "[ -c /dev/given ] && head -c0 /dev/given && echo open";
-    differs(&["--device", "/dev/kmsg:/dev/given:r"], script, "open", "");
+    let script = "[ -c /dev/given ] && head -c 2 /dev/given | od -An -tx1";
+    differs(&["--device", "/dev/zero:/dev/given:r"], script, "00 00", "");
 }
 
 #[test]

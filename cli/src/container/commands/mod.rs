@@ -13,6 +13,7 @@ mod start;
 mod stats;
 mod volume;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::args::Command;
@@ -57,4 +58,33 @@ fn for_each(names: &[String], mut act: impl FnMut(&str) -> Result<(), CommandErr
         }
     }
     first.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// The exit code for a command line that cannot be understood: docker's 125 for what starts processes, 2 for all else.
+pub(crate) fn usage_code(arguments: &[OsString]) -> u8 {
+    let mut words = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
+    // Global options may stand before the command, two of them with a value.
+    while let Some(word) = words.next() {
+        match word {
+            "--root" | "--log-level" => drop(words.next()),
+            "run" | "create" | "exec" => return 125,
+            flag if flag.starts_with('-') => {}
+            _ => break,
+        }
+    }
+    2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_flags_have_dockers_code() {
+        let code = |line: &str| usage_code(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(code("rbuild run --what image"), 125);
+        assert_eq!(code("rbuild --root run -D exec"), 125);
+        assert_eq!(code("rbuild build run"), 2);
+        assert_eq!(code("rbuild"), 2);
+    }
 }
