@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use parser::{Diagnostic, Span};
 use solver::files::select::SelectError;
 use solver::plan::PlannedStep;
-use solver::{BuildError, OpError};
+use solver::{BuildError, ImageError, OpError, UnknownBase};
 
 use crate::excerpt::{Excerpt, lines_of};
 use crate::report::{CommandError, Kind};
@@ -69,15 +69,30 @@ impl SourceText<'_> {
             BuildError::Plan(plan) => self.diagnostics(&plan.diagnostics),
             BuildError::Cancelled => CommandError::new(Kind::Cancelled, "canceled"),
             BuildError::Store(store) => CommandError::from_error(Kind::Failed, error, store.hint()),
-            BuildError::Base { line, error, meant } => {
-                let mut report = CommandError::from_error(Kind::Failed, error, error.hint.clone());
-                report.message = format!("{}{}", self.place(*line), report.message);
-                report.excerpt = line.map(|line| self.lines(line..=line, None));
-                report.hints.extend(meant.as_ref().map(|name| format!("did you mean the stage {name}?")));
-                report
-            }
+            BuildError::Base { place, error, meant } => self.unknown_base(*place, error, meant.as_deref()),
             BuildError::Step { step, error } => self.step_error(step.as_deref(), error),
         }
+    }
+
+    /// A base image that can't be had, as an error.
+    pub(crate) fn base_error(&self, base: &UnknownBase) -> CommandError {
+        self.unknown_base(base.place, &base.error, base.meant.as_deref())
+    }
+
+    /// A base image that could not be looked at, as a remark.
+    pub(crate) fn base_note(&self, base: &UnknownBase) -> String {
+        let place = self.place(base.place.map(|(line, _)| line));
+        format!("note: {place}{}; what it sets is not known\n", base.error.message)
+    }
+
+    fn unknown_base(&self, place: Option<(usize, Span)>, error: &ImageError, meant: Option<&str>) -> CommandError {
+        let mut report = CommandError::from_error(Kind::Failed, error, error.hint.clone());
+        report.message = format!("{}{}", self.place(place.map(|(line, _)| line)), report.message);
+        report.excerpt = place.map(|(_, span)| self.lines(lines_of(self.text, span), Some(span)));
+        if let Some(meant) = meant {
+            report.hints.insert(0, format!("did you mean {meant}?"));
+        }
+        report
     }
 
     fn step_error(&self, step: Option<&PlannedStep>, error: &OpError) -> CommandError {

@@ -8,20 +8,19 @@ use cache::{BuildStatus, CacheUse, NewBuild, Outcome, StepRow, Store, Timestamp}
 use executor::Helper;
 use oci::layer::Time;
 use oci::{DiffId, Digest, History, ImageConfig, Platform, RootFs};
-use parser::{Diagnostic, Dockerfile, suggest};
+use parser::{Diagnostic, Dockerfile};
 use rayon::prelude::*;
 
 use crate::cancel::Cancel;
+use crate::check;
 use crate::error::{BuildError, OpError};
 use crate::event::{Events, How};
 use crate::files::local::LocalDir;
 use crate::graph::{Graph, OpId};
-use crate::images::Images;
+use crate::images::{ImageError, Images};
 use crate::ops::OpKind;
 use crate::past::{Past, stage_label};
-use crate::plan::{
-    self, BaseRef, BaseRequest, Bases, Lowered, Plan, PlannedHistory, PlannedStep, Request, StageOutput,
-};
+use crate::plan::{self, Base, Bases, Lowered, Missing, Plan, PlannedHistory, PlannedStep, Request, StageOutput};
 use crate::report::{CacheReport, ImageReport, LayerReport, Report, StepReport, Totals};
 use crate::schedule;
 use crate::settings::Settings;
@@ -114,7 +113,13 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     let report = report(session.store, &steps, &done, began.elapsed())?;
     let epochs = requests.iter().map(|request| request.epoch);
     let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, &done, epoch)).collect();
-    let warnings = plans.iter().flat_map(|plan| plan.warnings.clone()).collect();
+    let mut warnings: Vec<Diagnostic> = Vec::new();
+    for found in plans.iter().flat_map(|plan| &plan.warnings) {
+        // Other platforms have the same text.
+        if !warnings.contains(found) {
+            warnings.push(found.clone());
+        }
+    }
     let skipped = plans.first().map(|plan| plan.skipped.clone()).unwrap_or_default();
     Ok(Built { images, report, warnings, skipped, id })
 }
@@ -131,35 +136,24 @@ fn lower(
         match plan::lower(dockerfile, request, bases, graph)? {
             Lowered::Plan(plan) => return Ok(*plan),
             Lowered::NeedBases(missing) => {
-                let resolved: Vec<_> = missing.par_iter().map(|base| session.images.resolve(base)).collect();
-                for (base, resolved) in missing.into_iter().zip(resolved) {
-                    let found = resolved.map_err(|error| base_error(dockerfile, &base, error))?;
-                    bases.insert(&base, found);
+                for (missing, resolved) in resolve(session.images, missing) {
+                    let found = resolved.map_err(|error| check::base_error(dockerfile, &missing, error))?;
+                    bases.insert(&missing.request, found);
                 }
             }
         }
     }
 }
 
-/// A base image that can't be had is often a stage whose name was mistyped.
-fn base_error(dockerfile: &Dockerfile, base: &BaseRequest, error: crate::images::ImageError) -> BuildError {
-    let BaseRef::Name(reference) = &base.base else { return BuildError::Base { line: None, error, meant: None } };
-    let wanted = reference.clone();
-    let names = |text: &str| {
-        text.parse::<oci::Reference>().is_ok_and(|given| given.with_default_tag() == wanted)
-            || reference.familiar_name() == text
-    };
-    let mut line = None;
-    for stage in &dockerfile.stages {
-        if names(&stage.from.kind.image.text) {
-            line = line.or(Some(stage.from.line));
-        }
-        let uses = stage.instructions.iter().find(|i| plan::sources(i).into_iter().any(names));
-        line = line.or(uses.map(|i| i.line));
-    }
-    let stages = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
-    let meant = suggest(&reference.familiar_name(), stages.map(|name| name.value.as_str())).map(str::to_owned);
-    BuildError::Base { line, error, meant }
+/// Resolves base images, several at a time.
+pub(crate) fn resolve(images: &dyn Images, missing: Vec<Missing>) -> Vec<(Missing, Result<Base, ImageError>)> {
+    missing
+        .into_par_iter()
+        .map(|missing| {
+            let found = images.resolve(&missing.request);
+            (missing, found)
+        })
+        .collect()
 }
 
 fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedStep], began: Instant) -> LocalWorker<'a> {

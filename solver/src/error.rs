@@ -159,12 +159,12 @@ pub enum BuildError {
     /// A base image, at the line that names it where one does.
     #[error("{error}")]
     Base {
-        /// Which line of the Dockerfile.
-        line: Option<usize>,
+        /// Which line of the Dockerfile, and the words there that name it.
+        place: Option<(usize, parser::Span)>,
         /// Why.
         #[source]
         error: ImageError,
-        /// A stage of a similar name.
+        /// A stage, or a usual image, of a similar name.
         meant: Option<String>,
     },
     /// A step.

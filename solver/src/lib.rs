@@ -10,6 +10,7 @@
 
 mod build;
 mod cancel;
+mod check;
 mod error;
 mod event;
 pub mod explain;
@@ -31,6 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use oci::layer::Time;
 
 pub use build::{Built, BuiltImage, Session, build, config_bytes};
+pub use check::{Checked, UnknownBase, check};
 pub use cancel::{Cancel, Registered};
 pub use error::{BuildError, OpError};
 pub use event::{Event, Events, How, Stream, VertexId};

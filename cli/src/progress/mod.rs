@@ -12,6 +12,7 @@ use std::time::Duration;
 use solver::Event;
 
 pub(crate) use plain::size;
+pub(crate) use rawjson::base64;
 
 /// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

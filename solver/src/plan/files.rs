@@ -31,7 +31,7 @@ impl Stage {
             }
             let tree = match from {
                 Some(from) => from,
-                None => lowering.main_context(place, word.span)?,
+                None => lowering.copied_context(place, word.span, &path)?,
             };
             plan.path(tree, path, &copy.files);
         }
@@ -64,7 +64,7 @@ impl Stage {
                 if let Some((_, span)) = &checksum {
                     return Err(place.error("checksum requires HTTP(S) or Git sources", *span).into());
                 }
-                let tree = lowering.main_context(place, word.span)?;
+                let tree = lowering.copied_context(place, word.span, &path)?;
                 plan.path(tree, path, &add.files);
             }
         }
@@ -223,6 +223,14 @@ fn is_remote(path: &str) -> bool {
 }
 
 impl Lowering<'_> {
+    /// The op of the main build context, which `path` is to be copied from.
+    fn copied_context(&mut self, place: Place<'_>, span: parser::Span, path: &str) -> Result<OpId, PlanError> {
+        if let (Some(instruction), Some(ignore)) = (place.instruction, &self.request.ignore) {
+            self.warn(parser::lint::copy_ignored_file(&self.dockerfile.check, instruction, span, path, ignore));
+        }
+        self.main_context(place, span)
+    }
+
     /// The op of the main build context.
     pub(crate) fn main_context(&mut self, place: Place<'_>, span: parser::Span) -> Result<OpId, PlanError> {
         match &self.request.main_context {

@@ -41,7 +41,7 @@ impl Lowering<'_> {
         }
         let reference = self.reference(name, span, place)?;
         let platform = stage.platform.clone();
-        let base = self.base(BaseRequest { base: BaseRef::Name(reference), platform });
+        let base = self.base(BaseRequest { base: BaseRef::Name(reference), platform }, Some((place.line, span)));
         Ok(self.image_op(&base))
     }
 
@@ -76,7 +76,7 @@ impl Lowering<'_> {
             NamedContext::Scratch => self.graph.add(OpKind::Image(ImageOp::scratch()), vec![]),
             NamedContext::Target(output) => output.op,
             NamedContext::Image(base) => {
-                let base = self.base(BaseRequest { base: base.clone(), platform: platform.clone() });
+                let base = self.base(BaseRequest { base: base.clone(), platform: platform.clone() }, None);
                 self.image_op(&base)
             }
         })
@@ -118,16 +118,31 @@ impl Lowering<'_> {
         if name == "scratch" {
             return Ok(self.start_from_scratch(platform));
         }
-        let reference = self.reference(name, span, place)?;
-        let base = self.base(BaseRequest { base: BaseRef::Name(reference), platform: platform.clone() });
-        Ok(self.start_from_base(&base, platform))
+        let request =
+            BaseRequest { base: BaseRef::Name(self.reference(name, span, place)?), platform: platform.clone() };
+        let base = self.base(request.clone(), Some((place.line, span)));
+        let mut output = self.start_from_base(&base, platform);
+        if self.bases.is_given_up(&request) {
+            output.scope = output.scope.of_unknown_base();
+        } else if self.bases.get(&request).is_some() {
+            self.other_platform(index, name, platform, &output.platform);
+        }
+        Ok(output)
+    }
+
+    /// Lint: the base image is for another platform than the stage.
+    fn other_platform(&mut self, index: usize, name: &str, expected: &Platform, actual: &Platform) {
+        let from = &self.dockerfile.stages[index].from;
+        let (expected, actual) = (expected.to_string(), actual.to_string());
+        let check = &self.dockerfile.check;
+        self.warn(parser::lint::invalid_base_image_platform(check, from, name, &expected, &actual));
     }
 
     fn start_from_context(&mut self, context: &NamedContext, platform: &Platform) -> Result<StageOutput, PlanError> {
         match context {
             NamedContext::Target(output) => Ok((**output).clone()),
             NamedContext::Image(base) => {
-                let base = self.base(BaseRequest { base: base.clone(), platform: platform.clone() });
+                let base = self.base(BaseRequest { base: base.clone(), platform: platform.clone() }, None);
                 Ok(self.start_from_base(&base, platform))
             }
             NamedContext::Scratch => Ok(self.start_from_scratch(platform)),

@@ -10,7 +10,9 @@ use parser::{Diagnostic, Dockerfile, Instruction, InstructionKind, Span};
 
 use super::scope::GlobalArgs;
 use super::stage::{Place, Stage};
-use super::{Base, BaseRequest, Bases, Lowered, Plan, PlanError, PlannedStep, Request, StageOutput};
+use super::{
+    Base, BaseRequest, Bases, LintStages, Linted, Lowered, Missing, Plan, PlanError, PlannedStep, Request, StageOutput,
+};
 use crate::graph::{Graph, OpId};
 
 /// The state of one lowering.
@@ -23,8 +25,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) steps: Vec<PlannedStep>,
     /// Ops made on behalf of the instruction that is being lowered.
     pub(crate) also: Vec<OpId>,
-    bases: &'a Bases,
-    missing: Vec<BaseRequest>,
+    pub(crate) bases: &'a Bases,
+    missing: Vec<Missing>,
     outputs: Vec<Option<StageOutput>>,
     /// Stages being lowered, to notice a circle through ONBUILD.
     open: BTreeSet<usize>,
@@ -44,8 +46,9 @@ pub fn lower(
     let target = target_index(dockerfile, request)?;
     let mut lowering = Lowering::new(dockerfile, request, bases, graph, target);
     lowering.global_args()?;
-    lowering.check_stages(target)?;
-    let result = lowering.all_needed(target);
+    let needed = lowering.reachable(target);
+    lowering.check_stages(&needed)?;
+    let result = lowering.all_of(needed).and_then(|()| lowering.stage_output(target));
     if !lowering.missing.is_empty() {
         return Ok(Lowered::NeedBases(lowering.missing));
     }
@@ -58,7 +61,31 @@ pub fn lower(
     Ok(Lowered::Plan(Box::new(Plan { output, steps, skipped, warnings: lowering.warnings })))
 }
 
-fn target_index(dockerfile: &Dockerfile, request: &Request) -> Result<usize, PlanError> {
+/// Lowers for the linter alone.
+pub fn lint(dockerfile: &Dockerfile, request: &Request, stages: LintStages, bases: &Bases) -> Linted {
+    let mut graph = Graph::default();
+    let target = match target_index(dockerfile, request) {
+        Ok(target) => target,
+        Err(error) => return Linted::Done(error.diagnostics),
+    };
+    let mut lowering = Lowering::new(dockerfile, request, bases, &mut graph, target);
+    let result = lowering.global_args().and_then(|()| {
+        let stages = match (stages, &request.target) {
+            (LintStages::All, None) => (0..dockerfile.stages.len()).collect(),
+            _ => lowering.reachable(target),
+        };
+        lowering.check_stages(&stages)?;
+        lowering.all_of(stages)
+    });
+    if !lowering.missing.is_empty() {
+        return Linted::NeedBases(lowering.missing);
+    }
+    let mut found = lowering.warnings;
+    found.extend(result.err().into_iter().flat_map(|error| error.diagnostics));
+    Linted::Done(found)
+}
+
+pub(crate) fn target_index(dockerfile: &Dockerfile, request: &Request) -> Result<usize, PlanError> {
     match &request.target {
         Some(target) => match parser::stages::resolve_target(dockerfile, target) {
             Ok(stage) => Ok(stage.index),
@@ -92,7 +119,7 @@ fn predefined(dockerfile: &Dockerfile, request: &Request, target: usize) -> BTre
 }
 
 impl<'a> Lowering<'a> {
-    fn new(
+    pub(crate) fn new(
         dockerfile: &'a Dockerfile,
         request: &'a Request,
         bases: &'a Bases,
@@ -114,7 +141,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn global_args(&mut self) -> Result<(), PlanError> {
+    pub(crate) fn global_args(&mut self) -> Result<(), PlanError> {
         for instruction in &self.dockerfile.global_args {
             let place = Place { instruction: None, span: instruction.span, line: instruction.line, in_file: true };
             for arg in &instruction.kind.args {
@@ -142,25 +169,25 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Lowers the stages that `target` needs, in the order of the file so that recursion stays shallow, and gathers the errors
-    /// of all of them.
-    fn all_needed(&mut self, target: usize) -> Result<StageOutput, PlanError> {
+    /// Lowers `stages`, in the order of the file so that recursion stays shallow, and gathers the errors of all of them.
+    fn all_of(&mut self, stages: BTreeSet<usize>) -> Result<(), PlanError> {
         let mut diagnostics = Vec::new();
-        for index in self.reachable(target) {
+        for index in stages {
             if let Err(error) = self.stage_output(index) {
-                diagnostics.extend(error.diagnostics);
+                // A stage that others are based on is wrong for all of them.
+                let new = error.diagnostics.into_iter().filter(|found| !diagnostics.contains(found));
+                diagnostics.extend(new.collect::<Vec<_>>());
             }
         }
-        if diagnostics.is_empty() { self.stage_output(target) } else { Err(PlanError { diagnostics }) }
+        if diagnostics.is_empty() { Ok(()) } else { Err(PlanError { diagnostics }) }
     }
 
     /// Circles among stages, stages used before they are defined, numbers that no stage has.
-    fn check_stages(&self, target: usize) -> Result<(), PlanError> {
+    fn check_stages(&self, needed: &BTreeSet<usize>) -> Result<(), PlanError> {
         let replaced = |index: usize| {
             let stage = &self.dockerfile.stages[index];
             stage.name.as_ref().is_some_and(|name| self.named_context(&name.value).is_some())
         };
-        let needed = self.reachable(target);
         let matters = |d: &Diagnostic| d.stage.is_none_or(|stage| needed.contains(&stage));
         let diagnostics: Vec<Diagnostic> =
             parser::stages::check(self.dockerfile, replaced).into_iter().filter(matters).collect();
@@ -168,7 +195,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// The stages that the text says `target` needs. What ONBUILD adds is found while lowering.
-    fn reachable(&self, target: usize) -> BTreeSet<usize> {
+    pub(crate) fn reachable(&self, target: usize) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
         let mut stack = vec![target];
         while let Some(index) = stack.pop() {
@@ -263,15 +290,21 @@ impl<'a> Lowering<'a> {
     }
 
     /// A base image; a stand-in when it is not known yet, which is then noted.
-    pub(crate) fn base(&mut self, request: BaseRequest) -> Base {
+    pub(crate) fn base(&mut self, request: BaseRequest, place: Option<(usize, Span)>) -> Base {
         if let Some(base) = self.bases.get(&request) {
             return base.clone();
         }
-        if !self.missing.contains(&request) {
-            self.missing.push(request);
+        let noted = self.missing.iter().any(|missing| missing.request == request);
+        if !noted && !self.bases.is_given_up(&request) {
+            self.missing.push(Missing { request, place });
         }
         let image = oci::Digest::from_bytes([0; 32]);
         Base { chain: Vec::new(), config: ImageConfig::default(), name: String::new(), image }
+    }
+
+    /// Notes a broken lint rule.
+    pub(crate) fn warn(&mut self, found: Option<Diagnostic>) {
+        self.warnings.extend(found);
     }
 
     /// Notes the use of variables that are not set.
@@ -291,7 +324,8 @@ impl<'a> Lowering<'a> {
             let known: Vec<&str> = stage.scope.names().collect();
             let declared = |name: &str| stage.scope.is_declared(name);
             let check = &self.dockerfile.check;
-            self.warnings.extend(parser::lint::undefined_var(check, instruction, span, &name, known, declared));
+            let found = parser::lint::undefined_var(check, instruction, span, &name, known, declared);
+            self.warn(found);
         }
     }
 }
@@ -327,17 +361,6 @@ fn stage_index(reference: StageRef) -> Option<usize> {
     match reference {
         StageRef::Stage(index) => Some(index),
         StageRef::NotYet(_) | StageRef::NoSuchNumber | StageRef::Other => None,
-    }
-}
-
-/// The names that an instruction takes files from, as written.
-pub fn sources(instruction: &Instruction) -> Vec<&str> {
-    match &instruction.kind {
-        InstructionKind::Copy(copy) => copy.from.iter().map(|from| from.value.as_str()).collect(),
-        InstructionKind::Run(run) => {
-            run.mounts.iter().filter_map(|mount| mount.from()).map(|word| word.text.as_str()).collect()
-        }
-        _ => Vec::new(),
     }
 }
 

@@ -5,19 +5,23 @@ mod files;
 mod from;
 mod lower;
 mod mounts;
+mod outline;
 pub mod scope;
 mod stage;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use oci::layer::Time;
 use oci::{DiffId, History, ImageConfig, Platform, Reference};
-use parser::Diagnostic;
+use parser::dockerignore::IgnoreFile;
+use parser::{Diagnostic, Span};
 
 use crate::graph::{Graph, OpId};
 use crate::ops::{ExtraHost, RunNetwork};
 
-pub use lower::{lower, needed_stages, sources};
+pub use lower::{lint, lower, needed_stages};
+pub use outline::{Outline, OutlineArg, Wanted, outline};
 
 /// What the user asked for, beside the Dockerfile itself.
 #[derive(Debug, Clone)]
@@ -34,6 +38,8 @@ pub struct Request {
     pub contexts: BTreeMap<String, NamedContext>,
     /// What the main context is.
     pub main_context: MainContext,
+    /// What keeps files of the main context away, for the lint rule about it.
+    pub ignore: Option<Arc<IgnoreFile>>,
     /// `--label`.
     pub labels: Vec<(String, String)>,
     /// Settings of every RUN.
@@ -122,27 +128,73 @@ pub struct Base {
 
 /// All base images known so far.
 #[derive(Debug, Default)]
-pub struct Bases(HashMap<(BaseRef, String), Base>);
+pub struct Bases {
+    known: HashMap<(BaseRef, String), Base>,
+    unknowable: HashSet<(BaseRef, String)>,
+}
 
 impl Bases {
     /// What is known of a base image.
     pub fn get(&self, request: &BaseRequest) -> Option<&Base> {
-        self.0.get(&(request.base.clone(), request.platform.to_string()))
+        self.known.get(&request.key())
     }
 
     /// Notes what a base image holds.
     pub fn insert(&mut self, request: &BaseRequest, base: Base) {
-        self.0.insert((request.base.clone(), request.platform.to_string()), base);
+        self.known.insert(request.key(), base);
     }
+
+    /// Notes that a base image can't be had. The linter goes on without it.
+    pub fn give_up(&mut self, request: &BaseRequest) {
+        self.unknowable.insert(request.key());
+    }
+
+    /// True when it is known that a base image can't be had.
+    pub fn is_given_up(&self, request: &BaseRequest) -> bool {
+        self.unknowable.contains(&request.key())
+    }
+}
+
+impl BaseRequest {
+    fn key(&self) -> (BaseRef, String) {
+        (self.base.clone(), self.platform.to_string())
+    }
+}
+
+/// A base image that has to be resolved before lowering can go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Which.
+    pub request: BaseRequest,
+    /// Line of the instruction that needs it and the words that name it; none for a base that a flag names.
+    pub place: Option<(usize, Span)>,
 }
 
 /// What lowering came to.
 #[derive(Debug)]
 pub enum Lowered {
     /// These have to be resolved first.
-    NeedBases(Vec<BaseRequest>),
+    NeedBases(Vec<Missing>),
     /// Done.
     Plan(Box<Plan>),
+}
+
+/// Which stages to lint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LintStages {
+    /// Those that the target needs.
+    Needed,
+    /// All, where the request names no target.
+    All,
+}
+
+/// What linting came to.
+#[derive(Debug)]
+pub enum Linted {
+    /// These have to be resolved or given up first.
+    NeedBases(Vec<Missing>),
+    /// Errors and warnings that only lowering can find.
+    Done(Vec<Diagnostic>),
 }
 
 /// What a build has to do and what comes out.
@@ -213,7 +265,7 @@ pub struct PlannedStep {
     /// Base image of the stage, as written.
     pub base: String,
     /// The bytes of the Dockerfile that it is.
-    pub span: parser::Span,
+    pub span: Span,
 }
 
 /// A Dockerfile that can't be built as asked.

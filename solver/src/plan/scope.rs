@@ -11,6 +11,8 @@ pub struct Scope {
     args: BTreeSet<String>,
     /// ARGs declared in the stage, in order, with the value in force: what history and outlines show.
     declared: Vec<(String, Option<String>)>,
+    /// The base image is not known, so any name may be set.
+    open: bool,
 }
 
 impl Scope {
@@ -22,6 +24,12 @@ impl Scope {
             scope.set_env(name, value);
         }
         scope
+    }
+
+    /// The same scope when nobody knows what else the base image sets.
+    #[must_use]
+    pub fn of_unknown_base(self) -> Self {
+        Self { open: true, ..self }
     }
 
     /// The value in force.
@@ -67,9 +75,14 @@ impl Scope {
         self.list.iter().map(|(name, _)| name.as_str()).chain(self.declared.iter().map(|(name, _)| name.as_str()))
     }
 
-    /// True when `name` was declared by ARG in this stage.
+    /// The value that an ARG of the stage has.
+    pub fn declared_value(&self, name: &str) -> Option<&str> {
+        self.declared.iter().find(|(n, _)| n == name).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// True when `name` was declared by ARG in this stage, or may have been set by a base image that is not known.
     pub fn is_declared(&self, name: &str) -> bool {
-        self.declared.iter().any(|(n, _)| n == name)
+        self.open || self.declared.iter().any(|(n, _)| n == name)
     }
 
     /// `|2 A=1 B=2 ` before a command in the history, as docker writes it; empty without ARGs.

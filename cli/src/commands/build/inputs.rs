@@ -43,10 +43,12 @@ pub(super) struct Inputs {
 pub(super) fn read(args: &BuildArgs) -> Result<Inputs, CommandError> {
     let mut directories = BTreeMap::new();
     let dockerfile = read_dockerfile(args)?;
+    let mut ignore = None;
     let main_context = match &dockerfile.context {
         Some(path) => {
-            let ignore = ignore_file(path, dockerfile.path.as_deref())?;
-            directories.insert(MAIN.to_owned(), (path.clone(), ignore));
+            let found = ignore_file(path, dockerfile.path.as_deref())?;
+            ignore = found.clone().map(Arc::new);
+            directories.insert(MAIN.to_owned(), (path.clone(), found));
             MainContext::Local(MAIN.to_owned())
         }
         None => MainContext::None,
@@ -72,6 +74,7 @@ pub(super) fn read(args: &BuildArgs) -> Result<Inputs, CommandError> {
         build_platform: Platform::host(),
         contexts: contexts.clone(),
         main_context: main_context.clone(),
+        ignore: ignore.clone(),
         labels: labels.clone(),
         run: run.clone(),
         epoch,

@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use parser::Diagnostic;
+use solver::plan::LintStages;
 use solver::{Built, Cancel, Session};
 
 use crate::args::BuildArgs;
+use crate::commands::check::{Call, Subject};
 use crate::context::Context;
 use crate::progress::{Kind as ProgressKind, Progress};
 use crate::report::CommandError;
@@ -27,6 +29,7 @@ pub(crate) use output::with_file_or_stdout;
 
 /// Builds.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> Result<ExitCode, CommandError> {
+    let call = Call::parse(args)?;
     let inputs = inputs::read(args)?;
     let outputs = Outputs::parse(args)?;
     if let Some(path) = &args.iidfile {
@@ -34,8 +37,10 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> Result<ExitCode, Comma
     }
     let source = SourceText { name: &inputs.dockerfile_name, text: &inputs.dockerfile_text };
     let parsed = parser::parse_with_check(inputs.dockerfile_text.as_bytes(), inputs.check.as_deref());
-    if args.check || args.call.as_deref().is_some_and(|call| call != "build") {
-        return crate::commands::check::run(args, &inputs.dockerfile_name, &inputs.dockerfile_text, &parsed);
+    if call.is_not_build() {
+        let images = StoreImages::new(context.store()?, context.registry(args.tls_verify), args.pull);
+        let subject = Subject { source, parsed: &parsed, requests: &inputs.requests, images: &images };
+        return crate::commands::check::run(call, &subject);
     }
     let needed = |request| solver::plan::needed_stages(&parsed.dockerfile, request);
     let reachable: BTreeSet<usize> = inputs.requests.iter().flat_map(needed).collect();
@@ -45,14 +50,19 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> Result<ExitCode, Comma
         return Err(source.diagnostics(&found));
     }
     let mut warnings: Vec<Diagnostic> = parsed.diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
-    if parsed.dockerfile.check.error && !warnings.is_empty() {
-        return Err(lint_failure(&source, &warnings));
+    if parsed.dockerfile.check.error {
+        // Before anything runs, and all of it at once.
+        let images = StoreImages::new(context.store()?, context.registry(args.tls_verify), args.pull);
+        let checked = solver::check(&images, &parsed.dockerfile, &inputs.requests, LintStages::Needed);
+        let found = checked.diagnostics.into_iter().filter(|found| !found.is_error());
+        let warnings: Vec<Diagnostic> = warnings.iter().cloned().chain(found).collect();
+        if !warnings.is_empty() {
+            return Err(lint_failure(&source, &warnings));
+        }
     }
     let built = build(args, context, &inputs, &parsed.dockerfile)?;
     warnings.extend(built.warnings.iter().cloned());
-    if parsed.dockerfile.check.error && !warnings.is_empty() {
-        return Err(lint_failure(&source, &warnings));
-    }
+    warnings.sort_by_key(|found| (found.line, found.span));
     finish(args, context, &inputs, outputs, built)?;
     if !args.quiet {
         show_warnings(&source, &warnings);
@@ -154,8 +164,8 @@ fn tell(args: &BuildArgs, built: &Built, id: &str) {
 }
 
 fn lint_failure(source: &SourceText<'_>, warnings: &[Diagnostic]) -> CommandError {
-    let mut rules: Vec<&str> = warnings.iter().filter_map(|d| d.rule()).map(|rule| rule.name()).collect();
-    rules.dedup();
+    let rules: BTreeSet<&str> = warnings.iter().filter_map(|d| d.rule()).map(|rule| rule.name()).collect();
+    let rules: Vec<&str> = rules.into_iter().collect();
     let mut error = CommandError::input(format!("lint violation found for rules: {}", rules.join(", ")));
     error.before = Some(warnings.iter().map(|warning| source.warning(warning, Style::of_stderr()) + "\n").collect());
     error
