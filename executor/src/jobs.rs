@@ -64,11 +64,17 @@ fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn at<'p>(verb: &'p str, path: &'p Path) -> impl FnOnce(io::Error) -> String + 'p {
-    move |error| format!("cannot {verb} `{}`: {error}", path.display())
+    move |error| format!("cannot {verb} `{}`: {}", path.display(), plain(&error))
 }
 
 /// The message of an error and of all that caused it.
 pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes.map(|cause| plain(&cause)).collect::<Vec<_>>().join(": ")
+}
+
+/// Without the " (os error 2)" that std appends.
+fn plain(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

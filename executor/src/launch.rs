@@ -62,9 +62,12 @@ impl HelperOptions {
         }
     }
 
-    /// Root when the caller is, otherwise the caller's subordinate ids.
+    /// Root when the caller is and may mount, otherwise the caller's subordinate ids.
     pub fn new(mount_dir: impl Into<PathBuf>) -> Self {
-        let identity = match rustix::process::geteuid().is_root() {
+        // Root of an unprivileged container can do no more than an ordinary user.
+        let may_mount = rustix::thread::capabilities(None)
+            .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
+        let identity = match rustix::process::geteuid().is_root() && may_mount {
             true => Identity::Root,
             false => Identity::Rootless(IdMaps::of_caller()),
         };

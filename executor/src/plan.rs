@@ -13,6 +13,9 @@ use crate::step::{PointKind, Source, Step};
 /// Nodes every container has (docker's list), made from the host's.
 const NODES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
+/// Takes groups of the user namespace only, and the usual range is wider: docker leaves it alone there, too.
+const PING_GROUPS: &str = "net.ipv4.ping_group_range";
+
 const LINKS: [(&str, &str); 6] = [
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
@@ -47,7 +50,8 @@ pub fn plan(spec: &ContainerSpec, facts: &HostFacts) -> Vec<Step> {
         steps.push(Step::Network);
     }
     // The parameters of the network exist once it does, and lie on a path that becomes read-only.
-    steps.extend(spec.sysctls.iter().map(|(name, value)| Step::Sysctl { name: name.clone(), value: value.clone() }));
+    let sysctls = spec.sysctls.iter().filter(|(name, _)| !facts.rootless || *name != PING_GROUPS);
+    steps.extend(sysctls.map(|(name, value)| Step::Sysctl { name: name.clone(), value: value.clone() }));
     steps.extend(spec.readonly_paths.iter().map(|path| Step::ReadOnly { path: path.clone() }));
     steps.push(Step::Pivot);
     steps.extend(enter(&spec.process, spec.init));
@@ -232,4 +236,193 @@ fn enter(process: &Process, init: bool) -> Vec<Step> {
     }
     steps.push(Step::Exec { args: process.args.clone(), env: process.env.clone() });
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use oci::layer::Lower;
+
+    use super::*;
+    use crate::caps::Capabilities;
+    use crate::facts::{Backend, Hierarchy};
+    use crate::net::{EtcSpec, NetworkMode};
+    use crate::spec::{Rootfs, WindowSize};
+
+    fn facts(rootless: bool) -> HostFacts {
+        let tree = |name: &str, controllers: &[&str]| Hierarchy {
+            name: name.to_owned(),
+            controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
+            mount: PathBuf::from("/sys/fs/cgroup").join(name),
+            own: PathBuf::new(),
+        };
+        HostFacts {
+            kernel: (6, 12),
+            rootless,
+            mknod: !rootless,
+            tty_group: true,
+            overlay_volatile: true,
+            overlay_userxattr: rootless,
+            overlay_lower_append: true,
+            cgroups: CgroupLayout::Legacy {
+                controllers: vec![tree("memory", &["memory"]), tree("devices", &["devices"])],
+                unified: Some(tree("unified", &[])),
+            },
+            backend: Backend::Erofs,
+        }
+    }
+
+    fn spec() -> ContainerSpec {
+        let lowers = vec![Lower::Dir("/lower".into())];
+        let rootfs = Rootfs { lowers, upper: None, read_only: false, volatile: false };
+        ContainerSpec::sandboxed("id", rootfs, Process::new(["sh"]))
+    }
+
+    fn text(steps: &[Step]) -> String {
+        steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_sandboxed_container() {
+        insta::assert_snapshot!(text(&plan(&spec(), &facts(false))), @r"
+        make a cgroup namespace
+        mount `overlay` on `/`
+        make mount point `/proc`
+        mount `proc` on `/proc`
+        make mount point `/dev`
+        mount `tmpfs` on `/dev`
+        make device `/dev/null`
+        make device `/dev/zero`
+        make device `/dev/full`
+        make device `/dev/random`
+        make device `/dev/urandom`
+        make device `/dev/tty`
+        make link `/dev/fd`
+        make link `/dev/stdin`
+        make link `/dev/stdout`
+        make link `/dev/stderr`
+        make link `/dev/core`
+        make link `/dev/ptmx`
+        make mount point `/dev/pts`
+        make mount point `/dev/shm`
+        make mount point `/dev/mqueue`
+        make mount point `/sys`
+        mount `sysfs` on `/sys`
+        make mount point `/dev/pts`
+        mount `devpts` on `/dev/pts`
+        make mount point `/dev/shm`
+        mount `tmpfs` on `/dev/shm`
+        make mount point `/dev/mqueue`
+        mount `mqueue` on `/dev/mqueue`
+        mask `/proc/acpi`
+        mask `/proc/asound`
+        mask `/proc/interrupts`
+        mask `/proc/kcore`
+        mask `/proc/keys`
+        mask `/proc/latency_stats`
+        mask `/proc/sched_debug`
+        mask `/proc/scsi`
+        mask `/proc/timer_list`
+        mask `/proc/timer_stats`
+        mask `/sys/devices/virtual/powercap`
+        mask `/sys/firmware`
+        set up the network
+        make `/proc/bus` read-only
+        make `/proc/fs` read-only
+        make `/proc/irq` read-only
+        make `/proc/sys` read-only
+        make `/proc/sysrq-trigger` read-only
+        change the root directory
+        make a session keyring
+        start a session
+        enter working directory `/`
+        set the umask
+        set up standard input and output
+        install the seccomp filter
+        set capabilities
+        become user 0:0
+        set capabilities
+        execute `sh`
+        ");
+    }
+
+    #[test]
+    fn an_ordinary_user_binds_devices() {
+        let root = plan(&spec(), &facts(false));
+        let user = plan(&spec(), &facts(true));
+        let binds = |steps: &[Step]| steps.iter().filter(|s| matches!(s, Step::Device { bind: true, .. })).count();
+        assert_eq!((binds(&root), binds(&user)), (0, NODES.len()));
+    }
+
+    #[test]
+    fn mounts_go_by_depth_and_the_last_on_a_target_wins() {
+        let mut spec = spec();
+        spec.mounts = vec![
+            Mount::bind("/deep", "/a/b/c", true),
+            Mount::bind("/first", "/a", true),
+            Mount::bind("/second", "/a", true),
+        ];
+        let mounts: Vec<_> =
+            plan(&spec, &facts(false)).into_iter().filter(|s| matches!(s, Step::Mount { .. })).collect();
+        insta::assert_snapshot!(text(&mounts), @r"
+        mount `/second` on `/a`
+        mount `/deep` on `/a/b/c`
+        ");
+    }
+
+    #[test]
+    fn a_filter_comes_last_when_privileges_cannot_grow() {
+        let at = |steps: &[Step], wanted: fn(&Step) -> bool| steps.iter().position(wanted).unwrap();
+        let filter: fn(&Step) -> bool = |s| matches!(s, Step::Filter { .. });
+        let user: fn(&Step) -> bool = |s| matches!(s, Step::User(_));
+        let mut spec = spec();
+        let steps = plan(&spec, &facts(false));
+        assert!(at(&steps, filter) < at(&steps, user));
+        spec.process.no_new_privs = true;
+        let steps = plan(&spec, &facts(false));
+        assert!(at(&steps, filter) > at(&steps, user));
+        assert!(matches!(steps.last(), Some(Step::Exec { .. })));
+    }
+
+    #[test]
+    fn the_network_is_awaited_before_its_parameters_are_set() {
+        let spec = spec().with_network(NetworkMode::None, EtcSpec::default());
+        let steps = plan(&spec, &facts(false));
+        let network = steps.iter().position(|s| matches!(s, Step::Network)).unwrap();
+        let sysctls: Vec<_> = (0..steps.len()).filter(|n| matches!(steps[*n], Step::Sysctl { .. })).collect();
+        let read_only = steps.iter().position(|s| matches!(s, Step::ReadOnly { .. })).unwrap();
+        assert_eq!(sysctls.len(), 2);
+        assert!(sysctls.iter().all(|n| network < *n && *n < read_only));
+        let rootless = plan(&spec, &facts(true));
+        assert_eq!(rootless.iter().filter(|s| matches!(s, Step::Sysctl { .. })).count(), 1);
+    }
+
+    #[test]
+    fn a_limit_shows_its_cgroup() {
+        let shown = |spec: &ContainerSpec| text(&plan(spec, &facts(false))).contains("/sys/fs/cgroup/memory");
+        let mut spec = spec();
+        assert!(!shown(&spec));
+        spec.limits.memory = Some(1 << 20);
+        assert!(shown(&spec));
+    }
+
+    #[test]
+    fn a_further_process_enters_and_gets_its_terminal() {
+        let mut process = Process::new(["sh"]);
+        process.tty = Some(WindowSize { rows: 1, columns: 1 });
+        process.capabilities = Capabilities::none();
+        insta::assert_snapshot!(text(&plan_exec(&process)), @r"
+        enter the container
+        make a terminal
+        make a session keyring
+        start a session
+        enter working directory `/`
+        set the umask
+        set up standard input and output
+        install the seccomp filter
+        set capabilities
+        become user 0:0
+        set capabilities
+        execute `sh`
+        ");
+    }
 }

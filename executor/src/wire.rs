@@ -89,8 +89,8 @@ fn receive_some(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd
     let got = loop {
         let flags = RecvFlags::CMSG_CLOEXEC;
         match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CONNRESET) => return Ok(0),
+            // The other side has closed without reading all we sent. What it sent before is behind this one error.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             other => break other?.bytes,
         }
     };
@@ -113,6 +113,8 @@ fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usiz
 
 #[cfg(test)]
 mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
     use std::io::Seek;
 
     use super::*;
@@ -139,5 +141,17 @@ mod tests {
         assert_eq!((frame.message.as_str(), frame.fds.len()), ("second", 0));
         sender.join().unwrap();
         assert!(receive::<String>(&there).unwrap().is_none());
+    }
+
+    #[test]
+    fn last_words_are_heard_of_who_did_not_listen() {
+        let flags = SocketFlags::CLOEXEC;
+        let (here, there) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        send_packet(here.as_fd(), &"unheard", &[]).unwrap();
+        send_packet(there.as_fd(), &"last words", &[]).unwrap();
+        drop(there);
+        let frame: Frame<String> = receive_packet(here.as_fd()).unwrap().unwrap();
+        assert_eq!(frame.message, "last words");
+        assert!(receive_packet::<String>(here.as_fd()).unwrap().is_none());
     }
 }

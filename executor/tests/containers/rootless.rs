@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use executor::spec::{Mount, NetworkMode};
+use executor::net::{EtcSpec, NetworkMode, UserMode};
+use executor::spec::Mount;
 use executor::{Backend, Helper, HelperOptions, IdMaps, Identity, Stdio};
 
 use crate::fixture::{Fixture, tree};
@@ -64,6 +65,7 @@ pub(crate) fn as_ordinary_user() {
         users_of_the_image(&f);
     }
     a_mount_and_a_network(&f);
+    a_user_mode_network(&f);
     a_second_process(&f);
 }
 
@@ -95,6 +97,17 @@ fn a_mount_and_a_network(f: &Fixture) {
     let mut spec = f.spec(&["readlink", "/proc/self/ns/net"]);
     spec.network = NetworkMode::Host;
     assert_eq!(f.output(spec), fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap());
+}
+
+fn a_user_mode_network(f: &Fixture) {
+    if !Path::new("/usr/bin/pasta").exists() && !Path::new("/usr/bin/slirp4netns").exists() {
+        return;
+    }
+    let spec = f.script("ls /sys/class/net | grep -vc lo; grep -c nameserver /etc/resolv.conf");
+    let container = spec.id.clone();
+    let mode = UserMode { state: f.path("net"), container, ports: Vec::new(), host_loopback: false };
+    let outcome = f.run(spec.with_network(NetworkMode::UserMode(mode), EtcSpec::default()));
+    assert!(outcome.stdout.starts_with("1\n"), "{outcome:?}");
 }
 
 fn a_second_process(f: &Fixture) {
