@@ -73,10 +73,11 @@ impl Cgroups {
         let mut cgroups = Self::default();
         let mut unavailable = Vec::new();
         let made = cgroups.fill(facts, wanted, programs, &mut unavailable);
-        let made = match (made, facts.rootless) {
-            // An ordinary user has cgroups only where they were delegated.
-            (Err(error), true) if is_refusal(&error) => Ok(()),
-            (other, _) => other,
+        let made = match made {
+            // An ordinary user has cgroups only where they were delegated; in a container they are often read-only.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+            Err(error) if facts.rootless && is_refusal(&error) => Ok(()),
+            other => other,
         };
         if let Err(error) = made {
             cgroups.remove();
@@ -107,11 +108,16 @@ impl Cgroups {
             CgroupLayout::Legacy { controllers, unified } => {
                 // On a hybrid host devices are confined in the version 2 tree: a process is born there, while moving
                 // it into a version 1 cgroup waits 10 ms for other processors (RCU).
+                let mut confined = false;
                 if let Some(tree) = unified {
                     self.create_v2(tree, facts, wanted)?;
-                    self.confine_devices(facts, wanted.devices, programs)?;
+                    confined = match self.confine_devices(facts, wanted.devices, programs) {
+                        // bpf(2) is refused, or the kernel has no such programs.
+                        Err(error) if is_refusal(&error) || error.raw_os_error() == Some(libc::EINVAL) => false,
+                        other => other.map(|()| true)?,
+                    };
                 }
-                self.create_v1(controllers, unified.is_none(), wanted, unavailable)
+                self.create_v1(controllers, !confined, wanted, unavailable)
             }
         }
     }
@@ -297,8 +303,7 @@ fn write_device_rules(dir: &Path, rules: &[DeviceRule]) -> io::Result<()> {
 }
 
 fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
-        || error.raw_os_error() == Some(libc::EPERM)
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Kills what is in a cgroup, if anything, and removes it. The last processes may take a moment to go.

@@ -18,7 +18,7 @@ use crate::layers::LayerMounts;
 use crate::proto::{GoAhead, Report};
 use crate::step::Step;
 use crate::stubs::Stub;
-use crate::sys::{self, SingleThreaded};
+use crate::sys::{self, BpfInstruction, SingleThreaded};
 use crate::wire;
 
 /// Directories on the helper's own tmpfs that every container mounts over in its own namespace.
@@ -72,6 +72,8 @@ pub(crate) struct Child<'h> {
     pub(crate) userxattr: bool,
     /// overlayfs takes lower directories one by one.
     pub(crate) lowers_one_by_one: bool,
+    /// The program of the filter step, compiled by the helper.
+    pub(crate) filter: &'h [BpfInstruction],
     /// To the helper.
     pub(crate) socket: OwnedFd,
     /// Standard input, output and error; empty when there will be a terminal.
@@ -151,7 +153,7 @@ impl Setup<'_> {
             Step::Keyring => enter::new_keyring(),
             Step::Umask { mask } => enter::set_umask(*mask),
             Step::WorkingDirectory { path } => enter::working_directory(path),
-            Step::Filter { seccomp, capabilities } => crate::seccomp::install(seccomp, *capabilities),
+            Step::Filter { .. } => sys::seccomp(self.child.filter),
             Step::Bound(capabilities) => capabilities.bound(),
             Step::User(ids) => enter::become_user(ids),
             Step::Capabilities { capabilities, root } => capabilities.apply(*root),

@@ -9,13 +9,13 @@ use rustix::io::{Errno, Result};
 
 use crate::caps::Capabilities;
 use crate::spec::Seccomp;
-use crate::sys::{self, BpfInstruction};
+use crate::sys::BpfInstruction;
 
 pub use profile::Profile;
 
 /// The program for a filter; `None` when there is to be none. Fails with `EINVAL` when a profile does not fit in one
 /// program (BPF_MAXINSNS, 4096 instructions).
-pub(crate) fn compile(seccomp: &Seccomp, capabilities: Capabilities) -> Result<Option<Vec<BpfInstruction>>> {
+fn compile(seccomp: &Seccomp, capabilities: Capabilities) -> Result<Option<Vec<BpfInstruction>>> {
     let filter = match seccomp {
         Seccomp::Unconfined => return Ok(None),
         Seccomp::Default => profile::default(capabilities),
@@ -28,10 +28,26 @@ pub(crate) fn compile(seccomp: &Seccomp, capabilities: Capabilities) -> Result<O
     Ok(Some(program))
 }
 
-/// Compiles and installs a filter for this thread.
-pub(crate) fn install(seccomp: &Seccomp, capabilities: Capabilities) -> Result<()> {
-    match compile(seccomp, capabilities)? {
-        Some(program) => sys::seccomp(&program),
-        None => Ok(()),
+/// The program compiled last: most processes of a helper have the same filter.
+#[derive(Debug, Default)]
+pub(crate) struct Filters {
+    last: Option<(Seccomp, Capabilities)>,
+    program: Vec<BpfInstruction>,
+}
+
+impl Filters {
+    /// Makes [`Self::program`] that of this filter.
+    pub(crate) fn prepare(&mut self, seccomp: &Seccomp, capabilities: Capabilities) -> Result<()> {
+        let same = |(s, c): &(Seccomp, Capabilities)| s == seccomp && *c == capabilities;
+        if !self.last.as_ref().is_some_and(same) {
+            self.program = compile(seccomp, capabilities)?.unwrap_or_default();
+            self.last = Some((seccomp.clone(), capabilities));
+        }
+        Ok(())
+    }
+
+    /// The program prepared last.
+    pub(crate) fn program(&self) -> &[BpfInstruction] {
+        &self.program
     }
 }

@@ -35,13 +35,25 @@ struct Born {
 
 impl Server {
     /// Clones a process that goes through its steps, in the pid namespace of a process if given.
-    pub(super) fn launch(&self, id: u64, pids: Option<&OwnedFd>, launch: Launch<'_>) -> Result<Running, ExecError> {
+    pub(super) fn launch(&mut self, id: u64, pids: Option<&OwnedFd>, launch: Launch<'_>) -> Result<Running, ExecError> {
+        self.prepare_filter(&launch.steps)?;
         let (ours, theirs) = setup::socket_pair().map_err(refused)?;
         let (steps, born) = match pids {
             None => self.clone_child(launch, theirs, 0)?,
             Some(pids) => self.clone_through(pids, launch, theirs)?,
         };
         Ok(Running::new(id, born.0, born.1, ours, steps))
+    }
+
+    fn prepare_filter(&mut self, steps: &[Step]) -> Result<(), ExecError> {
+        for step in steps {
+            if let Step::Filter { seccomp, capabilities } = step {
+                self.filters
+                    .prepare(seccomp, *capabilities)
+                    .map_err(|e| ExecError::Step { step: step.to_string(), source: e.into() })?;
+            }
+        }
+        Ok(())
     }
 
     fn clone_child(
@@ -57,6 +69,7 @@ impl Server {
                     layers: &self.layers,
                     userxattr: self.facts.overlay_userxattr,
                     lowers_one_by_one: self.facts.overlay_lower_append,
+                    filter: self.filters.program(),
                     socket,
                     stdio: launch.stdio,
                     single: self.single,

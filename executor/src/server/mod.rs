@@ -24,6 +24,7 @@ use crate::layers::LayerMounts;
 use crate::net::{self, HostFiles, Session};
 use crate::plan::{plan, plan_exec};
 use crate::proto::{Answer, Op, Reply, Report, Request};
+use crate::seccomp::Filters;
 use crate::spec::{ContainerSpec, MountKind, Namespace, Process};
 use crate::step::Step;
 use crate::sys::{self, Forked, SingleThreaded};
@@ -59,6 +60,7 @@ struct Server {
     running: Vec<Running>,
     session: Session,
     device_programs: DevicePrograms,
+    filters: Filters,
 }
 
 impl Server {
@@ -171,7 +173,7 @@ impl Server {
     }
 
     fn launch_container(
-        &self,
+        &mut self,
         id: u64,
         spec: &ContainerSpec,
         stdio: Vec<OwnedFd>,

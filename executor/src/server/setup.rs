@@ -19,6 +19,7 @@ use crate::layers::LayerMounts;
 use crate::net::Session;
 use crate::probe;
 use crate::proto::{Answer, Hello, UserNamespace};
+use crate::seccomp::Filters;
 use crate::sys::{self, SingleThreaded};
 use crate::wire::{self, Frame};
 
@@ -41,6 +42,7 @@ pub(super) fn start(single: SingleThreaded) -> Option<Server> {
                 running: Vec::new(),
                 session: Session::new(),
                 device_programs: DevicePrograms::default(),
+                filters: Filters::default(),
             })
         }
         Err(error) => {
