@@ -83,6 +83,16 @@ fn symlinks_are_followed_inside_the_tree() {
 }
 
 #[test]
+fn a_damaged_symlink_is_an_error() {
+    let (tree, tar, _) = layer(|w| symlink(w, "link", "target"));
+    let mut bytes = write_index(&tree, &tar).unwrap();
+    let at = bytes.windows(6).position(|w| w == b"target").unwrap();
+    bytes[at] = 0;
+    let view = ChainView::new(vec![(Arc::new(Index::new(bytes).unwrap()), Arc::new(tar))]);
+    assert!(matches!(view.resolve(&path("link"), true), Err(ViewError::Index { .. })));
+}
+
+#[test]
 fn an_empty_chain_is_an_empty_directory() {
     let view = ChainView::default();
     assert_eq!(view.lookup(&LayerPath::root()).unwrap(), None);
@@ -116,6 +126,27 @@ fn a_file_that_changes_size_is_an_error() {
         let mut w = LayerWriter::new(std::io::sink());
         let result = w.file(&path("f"), &Attrs::new(0o644), size, &mut &b"four"[..]);
         assert!(matches!(result, Err(WriteError::Size { expected, .. }) if expected == size));
+    }
+}
+
+#[test]
+fn sparse_files_are_written_without_their_holes() {
+    let (size, regions) = (1 << 34, [4096..5120, (1 << 30)..(1 << 30) + 512]);
+    let attrs = Attrs::new(0o600);
+    let written = layer(|w| w.sparse_file(&path("big"), &attrs, size, &regions, &mut [b'x'; 1536].as_slice()));
+    assert!(written.2.len() < 8192);
+    let entries = ingest(written.2.as_slice(), std::io::sink()).unwrap().entries;
+    let read = resolve(&entries, &ChainView::default()).unwrap().tree;
+    assert_eq!(write_index(&read, &written.1).unwrap(), write_index(&written.0, &written.1).unwrap());
+    let view = push(&ChainView::default(), written);
+    let reader = view.open(&path("big")).unwrap();
+    assert_eq!(reader.size(), size);
+    let data: u64 = reader.extents().iter().map(|e| e.len).sum();
+    assert!((1536..1 << 20).contains(&data));
+    for regions in [vec![0..100, 200..512], vec![512..1024, 0..512], vec![0..512, 1024..2048]] {
+        let mut w = LayerWriter::new(Vec::new());
+        let result = w.sparse_file(&path("bad"), &attrs, 1024, &regions, &mut std::io::empty());
+        assert!(matches!(result, Err(WriteError::Regions { .. })), "{regions:?}");
     }
 }
 

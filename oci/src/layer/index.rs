@@ -201,13 +201,14 @@ impl Index {
         if link.size > PATH_MAX as u64 {
             return bad("symlink", link.offset);
         }
-        match link.layout {
+        let target = match link.layout {
             LAYOUT_INLINE if link.size < BLOCK => {
-                self.bytes_at(link.offset + link.inode_len + link.xattr_len, link.size)
+                self.bytes_at(link.offset + link.inode_len + link.xattr_len, link.size)?
             }
-            LAYOUT_PLAIN => self.bytes_at(u64::from(link.union) * BLOCK, link.size),
-            _ => bad("symlink layout", link.offset),
-        }
+            LAYOUT_PLAIN => self.bytes_at(u64::from(link.union) * BLOCK, link.size)?,
+            _ => return bad("symlink layout", link.offset),
+        };
+        if target.contains(&0) { bad("symlink target", link.offset) } else { Ok(target) }
     }
 
     /// Where the bytes of a regular file are.

@@ -19,6 +19,7 @@ mod erofs_dir;
 mod erofs_format;
 mod erofs_write;
 mod file_reader;
+mod holes;
 mod index;
 mod lower;
 mod pack;

@@ -12,8 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::at::{self, Target};
 use super::attrs::{Attrs, Device, OverlayXattr, Time};
 use super::entry::is_reserved_name;
+use super::holes;
 use super::path::{LayerPath, PathError};
+use super::sparse::MAX_REGIONS;
 use super::writer::{Finished, LayerWriter, Node, WriteError};
+
+/// Bytes of holes from which on a file is written as a sparse one, which not every reader of tars knows.
+const WORTHWHILE_HOLES: u64 = 4 << 20;
 
 /// What to leave out of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +160,16 @@ impl<W: Write> Packer<'_, W> {
         let stat = fs::fstat(&fd).map_err(unreadable(path))?;
         let attrs = attrs(&stat, Target::Open(fd.as_fd()), path)?;
         let size = u64::try_from(stat.st_size).unwrap_or_default();
-        Ok(self.writer.file(path, &attrs, size, &mut File::from(fd))?)
+        let mut file = File::from(fd);
+        // Writers of login records and disk images leave holes of many gigabytes.
+        if size.saturating_sub(stat.st_blocks.cast_unsigned() * 512) > WORTHWHILE_HOLES {
+            let regions = holes::regions(&file, size).map_err(unreadable(path))?;
+            if regions.len() < MAX_REGIONS {
+                let mut data = holes::Regions::new(&file, &regions);
+                return Ok(self.writer.sparse_file(path, &attrs, size, &regions, &mut data)?);
+            }
+        }
+        Ok(self.writer.file(path, &attrs, size, &mut file)?)
     }
 }
 

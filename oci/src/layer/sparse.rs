@@ -2,12 +2,14 @@
 //! Reads maps only; where the map's bytes come from is the reader's matter.
 //! Source: GNU tar manual, "Storing Sparse Files".
 
+use std::ops::Range;
+
 use super::data::{Data, Extent};
 use super::pax::{PaxSparse, decimal};
-use super::tar_header::{BLOCK_BYTES, Block, number};
+use super::tar_header::{BLOCK, BLOCK_BYTES, Block, number};
 
 /// Most data regions that one file may have.
-const MAX_REGIONS: usize = 1 << 18;
+pub(super) const MAX_REGIONS: usize = 1 << 18;
 
 /// What is wrong with a sparse map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +127,19 @@ impl OldMap {
         }
         Ok(())
     }
+}
+
+/// The map of form 1.0, padded to whole blocks.
+pub(super) fn encode_map(size: u64, regions: &[Range<u64>]) -> Vec<u8> {
+    // GNU tar makes a file that ends in a hole long enough only if an empty region says so.
+    let end = regions.last().is_none_or(|last| last.end < size).then_some(size..size);
+    let mut map = format!("{}\n", regions.len() + usize::from(end.is_some()));
+    for region in regions.iter().chain(&end) {
+        map += &format!("{}\n{}\n", region.start, region.end - region.start);
+    }
+    let mut map = map.into_bytes();
+    map.resize(map.len().next_multiple_of(BLOCK), 0);
+    map
 }
 
 /// Reads the map of form 1.0 block by block: a count, then offset and length of each region, one number a line.

@@ -26,7 +26,20 @@ pub(super) struct Member<'a> {
 impl Member<'_> {
     /// All header blocks of the member.
     pub(super) fn encode(&self) -> Vec<u8> {
+        self.encode_with(PaxBuilder::default())
+    }
+
+    /// All header blocks of a sparse file of `real_size` bytes whose data begins with its map (GNU, PAX 1.0).
+    pub(super) fn encode_sparse(&self, real_size: u64) -> Vec<u8> {
         let mut pax = PaxBuilder::default();
+        pax.number("GNU.sparse.major", 1);
+        pax.number("GNU.sparse.minor", 0);
+        pax.bytes(b"GNU.sparse.name", self.name);
+        pax.number("GNU.sparse.realsize", real_size);
+        self.encode_with(pax)
+    }
+
+    fn encode_with(&self, mut pax: PaxBuilder) -> Vec<u8> {
         let (prefix, name) = self.name_fields(&mut pax);
         let header = NewHeader {
             typeflag: self.typeflag,

@@ -2,13 +2,15 @@
 //! Strict where a reader has to be lenient: parents come before their children, no name comes twice.
 
 use std::io::{self, BufWriter, Read, Write};
+use std::ops::Range;
 
 use crate::{DiffId, DigestWriter};
 
 use super::attrs::{self, Attrs, Device, Kind};
-use super::data::Data;
+use super::data::{Data, Extent};
 use super::entry::{self, EntryError, OPAQUE, WHITEOUT, is_reserved_name};
 use super::path::{LayerPath, PathError};
+use super::sparse;
 use super::tar_header::{BLOCK, BLOCK_BYTES};
 use super::tar_write::Member;
 use super::tree::{Body, LayerTree, NodeId, TreeSource};
@@ -42,6 +44,12 @@ pub enum WriteError {
         path: LayerPath,
         /// Bytes announced.
         expected: u64,
+    },
+    /// The regions of a sparse file overlap, are out of order, or do not end on blocks.
+    #[error("`{path}` has impossible regions of data")]
+    Regions {
+        /// The file in the layer.
+        path: LayerPath,
     },
     /// The directory that holds the entry was not written.
     #[error("no directory for `{path}` was written before it")]
@@ -164,6 +172,53 @@ impl<W: Write> LayerWriter<W> {
         let offset = self.out.written();
         self.copy(path, size, data)?;
         self.insert(parent, path, attrs, Body::File(Data::contiguous(size, TreeSource::Own(offset))));
+        Ok(())
+    }
+
+    /// Writes a regular file of `size` bytes of which only `regions` hold anything, in the sparse form that GNU tar,
+    /// Go and we read (PAX 1.0). `data` has the bytes of the regions one after the other.
+    ///
+    /// Regions are in order, do not overlap, and begin and end on multiples of 512 bytes or at the end of the file.
+    ///
+    /// # Errors
+    /// [`WriteError::Regions`] when they do not, [`WriteError::Size`] when `data` has more or fewer bytes, and the
+    /// others.
+    pub fn sparse_file(
+        &mut self,
+        path: &LayerPath,
+        attrs: &Attrs,
+        size: u64,
+        regions: &[Range<u64>],
+        data: &mut dyn Read,
+    ) -> Result<(), WriteError> {
+        let wrong = || WriteError::Regions { path: path.clone() };
+        let attrs = self.cleaned(path, attrs, Kind::File { size })?;
+        let parent = self.place(path)?;
+        let is_edge = |edge: u64| edge == size || edge.is_multiple_of(BLOCK_BYTES);
+        let mut stored = 0;
+        let mut extents = Vec::with_capacity(regions.len());
+        for region in regions {
+            let len = region.end.checked_sub(region.start).filter(|_| is_edge(region.start) && is_edge(region.end));
+            let len = len.ok_or_else(wrong)?;
+            extents.push(Extent { logical: region.start, len, source: stored });
+            stored += len;
+        }
+        let placed = Data::sparse(size, extents).ok_or_else(wrong)?;
+        let map = sparse::encode_map(size, regions);
+        let member = Member {
+            typeflag: b'0',
+            name: path.as_bytes(),
+            link: b"",
+            attrs: &attrs,
+            size: stored + map.len() as u64,
+            device: None,
+        };
+        let output = |source| WriteError::Output { source };
+        self.out.write_all(&member.encode_sparse(size)).map_err(output)?;
+        self.out.write_all(&map).map_err(output)?;
+        let offset = self.out.written();
+        self.copy(path, stored, data)?;
+        self.insert(parent, path, attrs, Body::File(placed.map(|source| TreeSource::Own(offset + source))));
         Ok(())
     }
 

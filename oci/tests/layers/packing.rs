@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +62,10 @@ fn change(root: &Path, is_privileged: bool) {
     drop(UnixListener::bind(at("new/socket")).unwrap());
     fs::write(at("new/.wh.looks-like-a-whiteout"), "").unwrap();
     fs::write(at("stub"), "").unwrap();
+    let sparse = File::create(at("new/sparse")).unwrap();
+    sparse.write_all_at(b"in the middle", 20 << 20).unwrap();
+    sparse.set_len(50 << 20).unwrap();
+    File::create(at("new/hole")).unwrap().set_len(8 << 20).unwrap();
 }
 
 /// Makes changes on top of `lowers`, packs them as a layer on top of `stack`, and says where the two differ.
@@ -92,6 +96,7 @@ pub fn check(
         (tar, finished.diff_id)
     };
     let (tar, diff_id) = pack();
+    assert!(tar.len() < 1 << 20, "holes stay holes");
     assert_eq!(pack().1, diff_id, "packing depends on the upper alone");
     stack.push(&tar).unwrap();
     let seen = listing::of_view(&stack.view);
