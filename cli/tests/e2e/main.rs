@@ -8,10 +8,12 @@ mod support;
 
 mod build;
 mod crash;
+mod error_cases;
 mod errors;
 mod export;
 mod images;
 mod rebuild;
 mod registry;
+mod rootless;
 mod run;
 mod stages;

@@ -85,11 +85,16 @@ impl TestSpace {
             skip("layers are mounted as EROFS by root only");
             return None;
         }
-        let dir = tempfile::Builder::new().prefix("rbuild-e2e-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Some(Self::new_in(env!("CARGO_TARGET_TMPDIR").as_ref(), backend))
+    }
+
+    /// An empty space below `parent`.
+    pub fn new_in(parent: &Path, backend: Backend) -> Self {
+        let dir = tempfile::Builder::new().prefix("rbuild-e2e-").tempdir_in(parent).unwrap();
         for name in ["ctx", "home"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        Some(Self { dir, backend })
+        Self { dir, backend }
     }
 
     /// A space whose store holds `busybox:latest`.
