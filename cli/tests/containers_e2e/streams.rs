@@ -77,7 +77,7 @@ fn read_until(terminal: &mut File, words: &str) -> String {
     seen
 }
 
-/// Runs a command in a terminal, types into it, and gives the exit code.
+/// Runs a command in a terminal that is its session's, types into it, and gives the exit code.
 fn type_into(space: &TestSpace, args: &[&str], dialogue: &[(&str, &str)]) -> i32 {
     let (mut master, slave) = terminal();
     rustix::termios::tcsetwinsize(
@@ -87,7 +87,8 @@ fn type_into(space: &TestSpace, args: &[&str], dialogue: &[(&str, &str)]) -> i32
     .unwrap();
     let before = rustix::termios::tcgetattr(&slave).unwrap();
     let end = |slave: &File| Stdio::from(OwnedFd::from(slave.try_clone().unwrap()));
-    let mut command = space.command(args);
+    let own_session = ["--ctty", "--wait", env!("CARGO_BIN_EXE_rbuild")];
+    let mut command = space.program("/usr/bin/setsid", &[&own_session, args].concat());
     let mut child = command.stdin(end(&slave)).stdout(end(&slave)).stderr(end(&slave)).spawn().unwrap();
     drop(command);
     for (awaited, typed) in dialogue {
@@ -109,6 +110,14 @@ fn a_shell_in_a_terminal() {
     space.ok(&[&RUN, &["-d", "--name", "box", "busybox", "sleep", "1000"][..]].concat());
     let exec = ["exec", "-it", "box", "sh", "-c", "stty size; read word; exit ${#word}"];
     assert_eq!(type_into(&space, &exec, &[("33 77", "four\r")]), 4);
+}
+
+#[test]
+fn an_interrupt_in_a_terminal_reaches_only_the_container() {
+    let Some(space) = space() else { return };
+    let script = "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.02; done";
+    let run = [&RUN, &["--rm", "busybox", "sh", "-c", script][..]].concat();
+    assert_eq!(type_into(&space, &run, &[("ready", "\x03"), ("interrupted", "")]), 6);
 }
 
 #[test]
