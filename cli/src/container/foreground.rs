@@ -6,6 +6,7 @@ use cache::{ContainerDir, Store};
 use executor::Helper;
 
 use super::config::Config;
+use super::output;
 use super::supervisor::{Attachment, Supervisor, Watch};
 use super::terminal::{self, RawMode};
 use crate::report::{CommandError, Kind};
@@ -43,13 +44,13 @@ pub(crate) fn stay(staying: Staying) -> Result<ExitCode, CommandError> {
     let keyboard = program.tty && program.stdin && terminal::stdin_is_terminal();
     let watch = Watch { store, dir, config, helper, lock, attachment: Attachment::Foreground };
     let (supervisor, warnings) = Supervisor::start(watch)?;
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    warnings.iter().for_each(|warning| output::warn(warning));
     let raw = match keyboard {
         true => Some(RawMode::start()),
         false => None,
     };
     if let Some(Err(error)) = &raw {
-        eprintln!("warning: cannot set up the terminal: {error}");
+        output::warn(format_args!("cannot set up the terminal: {error}"));
     }
     let code = supervisor.serve();
     drop(raw);

@@ -5,6 +5,7 @@ use oci::{ImageConfig, Platform, Reference};
 
 use super::args::{CreateArgs, Pull};
 use super::config::ImageUse;
+use super::output;
 use crate::commands::transfer::{pull_image, reference};
 use crate::context::Context;
 use crate::report::CommandError;
@@ -31,7 +32,7 @@ pub(crate) fn obtain(
 
 fn fetch(store: &Store, context: &Context, args: &CreateArgs) -> Result<StoredImage, CommandError> {
     let name = reference(args.image())?;
-    eprintln!("fetching {}", name.familiar());
+    output::note(format_args!("fetching {}", name.familiar()));
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     pull_image(store, context, &name, &platform, args.tls_verify)
 }

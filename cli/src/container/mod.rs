@@ -33,6 +33,7 @@ mod list;
 mod log;
 mod look;
 mod names;
+mod output;
 mod parse;
 mod plan;
 mod restart;

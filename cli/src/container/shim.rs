@@ -11,6 +11,7 @@ use cache::{ContainerDir, Store};
 use serde::{Deserialize, Serialize};
 
 use super::config::{CONFIG_FILE, Config};
+use super::output;
 use super::start::spawn_helper;
 use super::supervisor::{Attachment, Supervisor, Watch};
 use crate::report::{CommandError, Kind};
@@ -40,7 +41,7 @@ pub(crate) fn launch(store: &Store, dir: &ContainerDir) -> Result<(), CommandErr
     }
     match serde_json::from_str(&line) {
         Ok(Report::Started { warnings }) => {
-            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            warnings.iter().for_each(|warning| output::warn(warning));
             Ok(())
         }
         Ok(Report::Failed { code, message, hints, causes }) => {

@@ -14,7 +14,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use cache::{ContainerDir, Store, Timestamp};
@@ -250,10 +250,7 @@ impl Supervisor {
         match self.timer {
             // A sender lives in this struct, so the channel cannot close.
             None => self.events.recv().ok(),
-            Some((at, _)) => match self.events.recv_timeout(at.saturating_duration_since(Instant::now())) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some((at, _)) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
         }
     }
 
@@ -349,10 +346,11 @@ impl Supervisor {
     /// Sends a signal; a held container gets it when it goes on, but a deadly one at once.
     fn kill(&mut self, signal: i32) {
         let deadly = signal == Signal::KILL.as_raw() || self.stopping;
-        if deadly && matches!(self.state.phase, Phase::Paused(_)) {
-            if let Err(error) = self.hold(false) {
-                tracing::warn!(error = error.message, "cannot let the container go on");
-            }
+        if deadly
+            && matches!(self.state.phase, Phase::Paused(_))
+            && let Err(error) = self.hold(false)
+        {
+            tracing::warn!(error = error.message, "cannot let the container go on");
         }
         if let Some(run) = &self.run
             && let Err(error) = run.container.kill(signal)

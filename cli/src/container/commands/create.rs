@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::container::args::CreateArgs;
 use crate::container::create::create;
+use crate::container::output;
 use crate::container::start::spawn_helper;
 use crate::context::Context;
 use crate::report::CommandError;
@@ -12,6 +13,6 @@ use crate::report::CommandError;
 pub(crate) fn run(args: &CreateArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
     let (dir, _, _) = create(&store, context, args, || spawn_helper(store.root()))?;
-    println!("{}", dir.id());
+    output::say(dir.id());
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use super::for_each;
 use crate::container::args::{ContainerArgs, KillArgs, RenameArgs, StopArgs};
 use crate::container::control::{self, Reply, Request};
 use crate::container::look::{self, Seen};
+use crate::container::output;
 use crate::context::Context;
 use crate::report::CommandError;
 
@@ -16,7 +17,7 @@ pub(crate) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCode, Comma
     let store = context.store()?;
     for_each(&args.containers, |name| {
         stop_one(&store, name, args.signal, args.time)?;
-        println!("{name}");
+        output::say(name);
         Ok(())
     })
 }
@@ -56,7 +57,7 @@ fn act(names: &[String], context: &Context, request: &Request) -> Result<ExitCod
         let seen = look::find(&store, name)?;
         seen.live()?;
         ask(&seen, request)?;
-        println!("{name}");
+        output::say(name);
         Ok(())
     })
 }
@@ -83,7 +84,7 @@ pub(crate) fn wait(args: &ContainerArgs, context: &Context) -> Result<ExitCode, 
             Some(Reply::Ended { code }) => code,
             _ => look::find(&store, seen.dir.id())?.state.phase.ended().map_or(0, |ended| ended.code),
         };
-        println!("{code}");
+        output::say(code);
         Ok(())
     })
 }

@@ -10,6 +10,7 @@ use super::for_each;
 use crate::container::args::{NetworkCommand, NetworkCreateArgs};
 use crate::container::list::aligned;
 use crate::container::look;
+use crate::container::output;
 use crate::context::Context;
 use crate::report::{CommandError, Kind};
 
@@ -30,11 +31,11 @@ pub(crate) fn run(command: NetworkCommand, context: &Context) -> Result<ExitCode
         NetworkCommand::Rm { networks: names } => {
             return for_each(&names, |name| {
                 networks.remove(name)?;
-                println!("{name}");
+                output::say(name);
                 Ok(())
             });
         }
-        NetworkCommand::Prune { .. } => networks.prune()?.iter().for_each(|name| println!("{name}")),
+        NetworkCommand::Prune { .. } => networks.prune()?.iter().for_each(|name| output::say(name)),
         NetworkCommand::Connect { .. } | NetworkCommand::Disconnect { .. } => {
             return Err(CommandError::input("a running container cannot change its network")
                 .hint("name the network when the container is made: --network NAME"));
@@ -47,7 +48,7 @@ fn create(networks: &Networks, args: NetworkCreateArgs) -> Result<(), CommandErr
     let NetworkCreateArgs { name, subnet, gateway, internal, label, .. } = args;
     let labels = label.into_iter().collect();
     let network = networks.create(NewNetwork { name, subnet, gateway, internal, labels })?;
-    println!("{}", network.name);
+    output::say(network.name);
     Ok(())
 }
 
@@ -59,12 +60,12 @@ fn list(networks: &Networks, quiet: bool) -> Result<(), CommandError> {
     let all = default.into_iter().chain(own.iter().map(|(name, subnet)| (name.as_str(), subnet.as_str())));
     let all: Vec<(&str, &str)> = all.collect();
     if quiet {
-        all.iter().for_each(|(name, _)| println!("{name}"));
+        all.iter().for_each(|(name, _)| output::say(name));
         return Ok(());
     }
     let rows = all.iter().map(|(name, subnet)| [*name, "bridge", *subnet]);
     let fixed = [["host", "host", ""], ["none", "null", ""]];
-    print!("{}", aligned(std::iter::once(["NAME", "DRIVER", "SUBNET"]).chain(rows).chain(fixed)));
+    output::show(&aligned(std::iter::once(["NAME", "DRIVER", "SUBNET"]).chain(rows).chain(fixed)));
     Ok(())
 }
 
@@ -83,7 +84,7 @@ fn inspect(store: &Store, networks: &Networks, names: &[String]) -> Result<(), C
             .collect();
         found.push(network_json(&status.network, status.up, &containers));
     }
-    println!("{}", serde_json::to_string_pretty(&found).map_err(|error| CommandError::failed(error.to_string()))?);
+    output::say(serde_json::to_string_pretty(&found).map_err(|error| CommandError::failed(error.to_string()))?);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::container::args::PortArgs;
 use crate::container::list::container_port;
 use crate::container::look;
+use crate::container::output;
 use crate::container::state::BoundPort;
 use crate::context::Context;
 use crate::report::CommandError;
@@ -16,7 +17,9 @@ pub(crate) fn run(args: &PortArgs, context: &Context) -> Result<ExitCode, Comman
     let live = seen.live()?;
     let Some(wanted) = &args.port else {
         for port in &live.ports {
-            port.addresses().iter().for_each(|address| println!("{} -> {address}", container_port(port)));
+            port.addresses()
+                .iter()
+                .for_each(|address| output::say(format_args!("{} -> {address}", container_port(port))));
         }
         return Ok(ExitCode::SUCCESS);
     };
@@ -25,6 +28,6 @@ pub(crate) fn run(args: &PortArgs, context: &Context) -> Result<ExitCode, Comman
     if fits.peek().is_none() {
         return Err(CommandError::failed(format!("port {wanted} of container `{}` is not published", seen.name)));
     }
-    fits.flat_map(BoundPort::addresses).for_each(|address| println!("{address}"));
+    fits.flat_map(BoundPort::addresses).for_each(|address| output::say(address));
     Ok(ExitCode::SUCCESS)
 }

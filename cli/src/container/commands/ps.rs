@@ -8,6 +8,7 @@ use crate::container::args::PsArgs;
 use crate::container::list::{Filters, Row, table};
 use crate::container::look::{self, Seen};
 use crate::container::names;
+use crate::container::output;
 use crate::context::Context;
 use crate::report::CommandError;
 
@@ -30,10 +31,10 @@ fn print(args: &PsArgs, seen: &[Seen]) {
     if args.quiet {
         let id =
             |one: &Seen| if args.no_trunc { one.dir.id().to_owned() } else { names::short(one.dir.id()).to_owned() };
-        seen.iter().for_each(|one| println!("{}", id(one)));
+        seen.iter().for_each(|one| output::say(id(one)));
     } else if args.format == "json" {
-        seen.iter().for_each(|one| println!("{}", row(one).json(one)));
+        seen.iter().for_each(|one| output::say(row(one).json(one)));
     } else {
-        print!("{}", table(&seen.iter().map(row).collect::<Vec<_>>()));
+        output::show(&table(&seen.iter().map(row).collect::<Vec<_>>()));
     }
 }

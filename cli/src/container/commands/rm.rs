@@ -9,6 +9,7 @@ use super::{for_each, lifecycle};
 use crate::container::args::RmArgs;
 use crate::container::create::remove_anonymous_volumes;
 use crate::container::look;
+use crate::container::output;
 use crate::container::start::spawn_helper;
 use crate::context::Context;
 use crate::report::CommandError;
@@ -23,7 +24,7 @@ pub(crate) fn run(args: &RmArgs, context: &Context) -> Result<ExitCode, CommandE
     }
     for_each(&args.containers, |name| {
         remove(&store, args, name)?;
-        println!("{name}");
+        output::say(name);
         Ok(())
     })
 }

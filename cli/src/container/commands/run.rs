@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::container::args::RunArgs;
 use crate::container::create::create;
 use crate::container::foreground::{Staying, check_terminal, stay};
+use crate::container::output;
 use crate::container::shim;
 use crate::container::start::spawn_helper;
 use crate::context::Context;
@@ -25,7 +26,7 @@ fn detached(args: &RunArgs, context: &Context) -> Result<ExitCode, CommandError>
     let (dir, _, helper) = create(&store, context, &args.create, || spawn_helper(store.root()))?;
     drop(helper);
     shim::launch(&store, &dir)?;
-    println!("{}", dir.id());
+    output::say(dir.id());
     Ok(ExitCode::SUCCESS)
 }
 

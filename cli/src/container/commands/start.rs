@@ -8,6 +8,7 @@ use super::{for_each, lifecycle};
 use crate::container::args::{RestartArgs, StartArgs};
 use crate::container::foreground::{Staying, check_terminal, stay};
 use crate::container::look::{self, Seen};
+use crate::container::output;
 use crate::container::shim;
 use crate::container::start::spawn_helper;
 use crate::context::Context;
@@ -24,7 +25,7 @@ pub(crate) fn start(args: &StartArgs, context: &Context) -> Result<ExitCode, Com
     }
     for_each(&args.containers, |name| {
         start_one(&store, &look::find(&store, name)?)?;
-        println!("{name}");
+        output::say(name);
         Ok(())
     })
 }
@@ -52,7 +53,7 @@ pub(crate) fn restart(args: &RestartArgs, context: &Context) -> Result<ExitCode,
     for_each(&args.stop.containers, |name| {
         lifecycle::stop_one(&store, name, args.stop.signal, args.stop.time)?;
         start_one(&store, &look::find(&store, name)?)?;
-        println!("{name}");
+        output::say(name);
         Ok(())
     })
 }

@@ -10,6 +10,7 @@ use crate::container::args::{ContainerArgs, StatsArgs};
 use crate::container::list::aligned;
 use crate::container::look::{self, Seen};
 use crate::container::names;
+use crate::container::output;
 use crate::context::Context;
 use crate::progress::size;
 use crate::report::CommandError;
@@ -43,7 +44,7 @@ pub(crate) fn stats(args: &StatsArgs, context: &Context) -> Result<ExitCode, Com
     }
     if args.format == "json" {
         for (id, name, cpu, memory, pids) in rows {
-            println!("{}", json!({"ID": id, "Name": name, "CPUSeconds": cpu, "MemUsage": memory, "PIDs": pids}));
+            output::say(json!({"ID": id, "Name": name, "CPUSeconds": cpu, "MemUsage": memory, "PIDs": pids}));
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -53,7 +54,7 @@ pub(crate) fn stats(args: &StatsArgs, context: &Context) -> Result<ExitCode, Com
         .collect();
     let head = ["CONTAINER ID", "NAME", "CPU TIME", "MEM USAGE", "PIDS"];
     let cells = cells.iter().map(|row| row.each_ref().map(String::as_str));
-    print!("{}", aligned(std::iter::once(head).chain(cells)));
+    output::show(&aligned(std::iter::once(head).chain(cells)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -68,7 +69,7 @@ pub(crate) fn top(args: &ContainerArgs, context: &Context) -> Result<ExitCode, C
             .map(|p| [p.pid.to_string(), p.parent.to_string(), format!("{:.2} s", p.cpu_seconds), p.command.clone()])
             .collect();
         let cells = cells.iter().map(|row| row.each_ref().map(String::as_str));
-        print!("{}", aligned(std::iter::once(["PID", "PPID", "TIME", "CMD"]).chain(cells)));
+        output::show(&aligned(std::iter::once(["PID", "PPID", "TIME", "CMD"]).chain(cells)));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use super::for_each;
 use crate::container::args::{VolumeCommand, VolumeCreateArgs};
 use crate::container::list::{aligned, rfc3339};
 use crate::container::names;
+use crate::container::output;
 use crate::container::start::spawn_helper;
 use crate::context::Context;
 use crate::report::CommandError;
@@ -37,18 +38,18 @@ fn create(store: &Store, args: VolumeCreateArgs) -> Result<(), CommandError> {
     let name = args.name.map_or_else(random, Ok)?;
     let labels = args.label.into_iter().collect();
     store.create_volume(&name, &VolumeMeta { created: Timestamp::now(), anonymous, labels })?;
-    println!("{name}");
+    output::say(name);
     Ok(())
 }
 
 fn list(store: &Store, quiet: bool) -> Result<(), CommandError> {
     let volumes = store.volumes()?;
     if quiet {
-        volumes.iter().for_each(|volume| println!("{}", volume.name()));
+        volumes.iter().for_each(|volume| output::say(volume.name()));
         return Ok(());
     }
     let rows = volumes.iter().map(|volume| ["local", volume.name()]);
-    print!("{}", aligned(std::iter::once(["DRIVER", "VOLUME NAME"]).chain(rows)));
+    output::show(&aligned(std::iter::once(["DRIVER", "VOLUME NAME"]).chain(rows)));
     Ok(())
 }
 
@@ -61,7 +62,7 @@ fn inspect(store: &Store, names: &[String]) -> Result<(), CommandError> {
     for name in names {
         found.push(volume_json(&store.volume(name)?.ok_or_else(|| missing(name))?));
     }
-    println!("{}", serde_json::to_string_pretty(&found).map_err(|error| CommandError::failed(error.to_string()))?);
+    output::say(serde_json::to_string_pretty(&found).map_err(|error| CommandError::failed(error.to_string()))?);
     Ok(())
 }
 
@@ -90,7 +91,7 @@ fn remove(store: &Store, name: &str, force: bool) -> Result<(), CommandError> {
     match store.remove_volume(name) {
         Ok(false) if !force => Err(missing(name)),
         Ok(_) => {
-            println!("{name}");
+            output::say(name);
             Ok(())
         }
         Err(error) => Err(error.into()),
@@ -107,7 +108,7 @@ fn prune(store: &Store, all: bool, force: bool) -> Result<(), CommandError> {
             continue;
         }
         match store.remove_volume(volume.name()) {
-            Ok(true) => println!("{}", volume.name()),
+            Ok(true) => output::say(volume.name()),
             // Used, or removed by another process meanwhile.
             Ok(false) | Err(StoreError::InUse { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -121,9 +122,9 @@ fn confirmed(all: bool) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(CommandError::input("nobody to ask whether to remove volumes").hint("use --force"));
     }
-    eprint!("Remove {which} volumes that no container uses? [y/N] ");
     let mut answer = String::new();
-    let read = std::io::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
+    let asked = write!(std::io::stderr(), "Remove {which} volumes that no container uses? [y/N] ");
+    let read = asked.and_then(|()| std::io::stdin().read_line(&mut answer));
     read.map_err(|error| CommandError::failed(format!("cannot read the answer: {error}")))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
