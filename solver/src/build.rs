@@ -1,7 +1,7 @@
 //! One build from text to layers: parse, resolve bases, lower, solve, account. The straight line of the design, in one place.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cache::{BuildStatus, CacheUse, NewBuild, Outcome, StepRow, Store, Timestamp};
@@ -15,10 +15,10 @@ use crate::cancel::Cancel;
 use crate::check;
 use crate::error::{BuildError, OpError};
 use crate::event::{Events, How};
-use crate::files::local::LocalDir;
+use crate::files::source::Source;
 use crate::graph::{Graph, OpId};
 use crate::images::{ImageError, Images};
-use crate::ops::OpKind;
+use crate::ops::{Checkouts, OpKind};
 use crate::past::{Past, stage_label};
 use crate::plan::{self, Base, Bases, Lowered, Missing, Plan, PlannedHistory, PlannedStep, Request, StageOutput};
 use crate::report::{CacheReport, ImageReport, LayerReport, Report, StepReport, Totals};
@@ -38,8 +38,10 @@ pub struct Session<'a> {
     pub cancel: Cancel,
     /// What the user asked for.
     pub settings: Settings,
-    /// Directories to copy from, by name.
-    pub locals: BTreeMap<String, Arc<LocalDir>>,
+    /// Trees to copy from, by name: directories of this machine, archives.
+    pub locals: BTreeMap<String, Source>,
+    /// Repositories; those that were looked at before the build are not looked at again.
+    pub checkouts: &'a Checkouts,
     /// What is built again and again, in words that are the same for every build of it.
     pub project: String,
     /// The helper, started when the first container is.
@@ -106,8 +108,8 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     };
     let error = solved.as_ref().err().map(|failure| failure.error.to_string());
     session.store.finish_build(id, &Outcome { status, duration: began.elapsed(), image: None, error }, &rows, &[])?;
-    for dir in session.locals.values() {
-        dir.save_stats()?;
+    for tree in session.locals.values() {
+        tree.save_stats()?;
     }
     let values = solved.map_err(|failure| failed(failure, &steps, &plans))?;
     let report = report(session.store, &steps, &done, began.elapsed())?;
@@ -183,7 +185,7 @@ fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedSte
         done: Mutex::default(),
         helper: &session.helper,
         starting: Mutex::default(),
-        kept: Mutex::default(),
+        checkouts: session.checkouts,
     }
 }
 

@@ -5,7 +5,7 @@ use executor::{ExecError, Exit};
 use oci::DiffId;
 
 use crate::files::archive::ArchiveError;
-use crate::files::local::LocalError;
+use crate::files::local::{IgnoredBy, LocalError};
 use crate::files::select::SelectError;
 use crate::files::source::SourceError;
 use crate::files::staging::StagingError;
@@ -13,6 +13,17 @@ use crate::files::write::WriteError;
 use crate::images::ImageError;
 use crate::ops::remote::RemoteError;
 use crate::plan::{PlanError, PlannedStep};
+
+/// What is known about a source that could not be selected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SelectHelp {
+    /// The ignore file keeps it away.
+    Ignored(IgnoredBy),
+    /// A path like it is there.
+    Meant(String),
+    /// Nothing.
+    None,
+}
 
 /// Why an op failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +40,8 @@ pub enum OpError {
         exit: Exit,
         /// It was killed for want of memory.
         out_of_memory: bool,
+        /// The file system of the store has no room left, which may be why.
+        disk_full: bool,
         /// The last of what it printed.
         tail: Vec<u8>,
     },
@@ -38,8 +51,8 @@ pub enum OpError {
         /// Why.
         #[source]
         error: SelectError,
-        /// The line of the ignore file that keeps it away, if one does.
-        ignored_by: Option<(usize, String)>,
+        /// Why it may not be there.
+        help: SelectHelp,
     },
     /// A source can't be read.
     #[error(transparent)]
@@ -134,10 +147,15 @@ impl OpError {
     /// Advice, where there is some.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Select { ignored_by: Some((line, text)), .. } => {
-                Some(format!("line {line} of the ignore file excludes it: `{text}`"))
+            Self::Select { help: SelectHelp::Ignored(by), .. } => {
+                Some(format!("line {} of {} excludes it: `{}`", by.line, by.file, by.text))
+            }
+            Self::Select { help: SelectHelp::Meant(path), .. } => Some(format!("did you mean `{path}`?")),
+            Self::Exit { disk_full: true, .. } => {
+                Some("the disk of the store is full; `rbuild prune` frees what nothing uses".to_owned())
             }
             Self::Image(error) => error.hint.clone(),
+            Self::Remote(error) => error.hint(),
             Self::Exec(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Secret { id } => Some(format!("pass it with --secret id={id},src=FILE")),

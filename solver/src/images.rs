@@ -3,7 +3,7 @@
 use oci::Digest;
 
 use crate::event::{Event, Events, VertexId};
-use crate::ops::remote::Fetched;
+use crate::ops::remote::{Fetched, Wanted};
 use crate::plan::{Base, BaseRequest};
 
 /// Resolves and fetches base images, and what else comes from outside.
@@ -18,7 +18,7 @@ pub trait Images: Sync {
     ///
     /// # Errors
     /// [`ImageError`].
-    fn download(&self, url: &str, progress: Transfer<'_>) -> Result<Fetched, ImageError>;
+    fn download(&self, wanted: Wanted<'_>, progress: Transfer<'_>) -> Result<Fetched, ImageError>;
 
     /// Brings the layers of a resolved image into the store, those that are missing.
     ///

@@ -10,7 +10,7 @@ pub mod remote;
 pub mod run;
 
 pub use copy::{CopyOp, CopySource, Unpack};
-pub use git::GitOp;
+pub use git::{Checkouts, GitOp, GitTree};
 pub use image::ImageOp;
 pub use local::LocalOp;
 pub use mkdir::MkdirOp;

@@ -16,13 +16,12 @@ use crate::cancel::Cancel;
 use crate::error::OpError;
 use crate::event::{Event, Events, How, Stream, VertexId};
 use crate::explain::Reason;
-use crate::files::local::LocalDir;
 use crate::files::reuse::Reuse;
 use crate::files::source::Source;
 use crate::graph::{Graph, OpId};
 use crate::images::{Images, Transfer};
 use crate::key::Manifest;
-use crate::ops::OpKind;
+use crate::ops::{Checkouts, GitTree, OpKind};
 use crate::past::Past;
 use crate::plan::PlannedStep;
 use crate::schedule::Worker;
@@ -35,6 +34,8 @@ pub enum Value {
     Chain(Chain),
     /// Files to copy from or to mount.
     Files(Source),
+    /// The files of a repository, which are not fetched yet.
+    Git(GitTree),
 }
 
 /// A stack of layers and what it took to come by it.
@@ -73,7 +74,7 @@ pub struct LocalWorker<'a> {
     pub(crate) events: Events<'a>,
     pub(crate) cancel: Cancel,
     pub(crate) settings: &'a Settings,
-    pub(crate) locals: &'a BTreeMap<String, Arc<LocalDir>>,
+    pub(crate) locals: &'a BTreeMap<String, Source>,
     /// The step that each op is shown as.
     pub(crate) steps: HashMap<OpId, &'a PlannedStep>,
     /// Ops that are not to be looked up.
@@ -83,8 +84,7 @@ pub struct LocalWorker<'a> {
     pub(crate) done: Mutex<HashMap<OpId, Done>>,
     pub(crate) helper: &'a OnceLock<Helper>,
     pub(crate) starting: Mutex<()>,
-    /// Checkouts that are read until the build ends.
-    pub(crate) kept: Mutex<Vec<cache::Upper>>,
+    pub(crate) checkouts: &'a Checkouts,
 }
 
 /// One step about to be looked up.
@@ -185,6 +185,7 @@ impl LocalWorker<'_> {
     pub(crate) fn files(&self, input: &Value, vertex: VertexId) -> Result<Source, OpError> {
         match input {
             Value::Files(source) => Ok(source.clone()),
+            Value::Git(tree) => tree.files(self.checkouts, &self.cancel),
             Value::Chain(chain) => Ok(Source::Layers(self.view(&chain.layers, vertex)?)),
         }
     }
@@ -310,11 +311,6 @@ impl LocalWorker<'_> {
         }
     }
 
-    /// Keeps a directory until the build ends.
-    pub(crate) fn keep(&self, directory: cache::Upper) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(directory);
-    }
-
     /// Tells that a vertex begins. Called by ops, which know when they do.
     pub(crate) fn started(&self, id: OpId) {
         if let Some(step) = self.steps.get(&id) {
@@ -349,7 +345,7 @@ impl Value {
     pub(crate) fn chain(&self) -> &Chain {
         match self {
             Self::Chain(chain) => chain,
-            Self::Files(_) => unreachable!("the first input of a layer op is a chain by construction"),
+            Self::Files(_) | Self::Git(_) => unreachable!("the first input of a layer op is a chain by construction"),
         }
     }
 

@@ -92,6 +92,18 @@ fn decompressed<'a>(reader: impl BufRead + 'a, codec: Codec) -> io::Result<Box<d
     })
 }
 
+/// The files of the archive that `file`, a tree of one file, is; none when it is no archive. `scratch` is a directory for a nameless
+/// file that lives as long as the result.
+///
+/// # Errors
+/// [`ArchiveError`].
+pub fn unpacked(file: &Source, scratch: &Path) -> Result<Option<Source>, ArchiveError> {
+    match file.single_file() {
+        Some(root) => open(file, &root, scratch),
+        None => Ok(None),
+    }
+}
+
 /// The files of `root` as a tree, when it is an archive. It is spooled to a nameless file in `scratch` meanwhile.
 ///
 /// # Errors

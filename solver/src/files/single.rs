@@ -21,8 +21,8 @@ pub struct SingleFile {
 #[derive(Debug)]
 enum Bytes {
     Memory(Arc<[u8]>),
-    /// A blob of the store.
-    Blob(PathBuf),
+    /// A blob of the store, and its digest as a file.
+    Blob(PathBuf, ContentDigest),
 }
 
 impl SingleFile {
@@ -35,12 +35,12 @@ impl SingleFile {
         Ok(Self { entry, bytes: Bytes::Memory(bytes.into()) })
     }
 
-    /// A file whose bytes are a blob at `path`.
+    /// A file whose bytes are a blob at `path`: a download, which only its owner may read.
     ///
     /// # Errors
     /// When the name is no file name.
-    pub fn blob(name: &str, path: PathBuf, size: u64, mode: u32, mtime: Time) -> Result<Self, PathError> {
-        Ok(Self { entry: entry(name, size, mode, mtime)?, bytes: Bytes::Blob(path) })
+    pub fn blob(name: &str, path: PathBuf, size: u64, digest: ContentDigest, mtime: Time) -> Result<Self, PathError> {
+        Ok(Self { entry: entry(name, size, 0o600, mtime)?, bytes: Bytes::Blob(path, digest) })
     }
 
     pub(super) fn entry(&self) -> &Entry {
@@ -55,14 +55,22 @@ impl SingleFile {
     pub(super) fn open(&self) -> io::Result<Box<dyn Read>> {
         Ok(match &self.bytes {
             Bytes::Memory(bytes) => Box::new(Cursor::new(Arc::clone(bytes))),
-            Bytes::Blob(path) => Box::new(File::open(path)?),
+            Bytes::Blob(path, _) => Box::new(File::open(path)?),
         })
     }
 
-    pub(super) fn digest(&self) -> io::Result<ContentDigest> {
-        let mut reader = self.open()?;
-        digest(&mut reader)
+    pub(super) fn digest(&self) -> ContentDigest {
+        match &self.bytes {
+            Bytes::Memory(bytes) => ContentDigest::of(bytes),
+            Bytes::Blob(_, digest) => *digest,
+        }
     }
+}
+
+/// The directory around the file.
+pub(super) fn root_entry() -> Entry {
+    let (path, attrs) = (LayerPath::root(), Attrs::new(0o755));
+    Entry { path, kind: Kind::Dir, attrs, link: None, target: Vec::new() }
 }
 
 fn entry(name: &str, size: u64, mode: u32, mtime: Time) -> Result<Entry, PathError> {

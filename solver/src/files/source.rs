@@ -86,6 +86,7 @@ impl Source {
                 Some(meta) => Ok(Some(layer_entry(view, path.clone(), meta)?)),
                 None => Ok(None),
             },
+            Self::Single(_) if path.is_root() => Ok(Some(single::root_entry())),
             Self::Single(file) => Ok((file.entry().path == *path).then(|| file.entry().clone())),
         }
     }
@@ -108,6 +109,7 @@ impl Source {
                 }
                 Ok(Arc::new(entries))
             }
+            Self::Single(file) if dir.is_root() => Ok(Arc::new(vec![file.entry().clone()])),
             Self::Single(_) => Ok(Arc::default()),
         }
     }
@@ -133,7 +135,7 @@ impl Source {
             Self::Local(dir) => Ok(dir.digests(entries)?),
             Self::Layers(view) => entries.iter().map(|entry| layer_digest(view, entry)).collect(),
             Self::Single(file) => {
-                entries.iter().map(|entry| file.digest().map(Some).map_err(unreadable(entry))).collect()
+                entries.iter().map(|entry| if entry.is_dir() { None } else { Some(file.digest()) }).map(Ok).collect()
             }
         }
     }
@@ -160,6 +162,17 @@ impl Source {
             Self::Local(dir) => Ok(Box::new(dir.open(path)?)),
             Self::Layers(view) => Ok(Box::new(view.open(path)?)),
             Self::Single(file) => file.open().map_err(|source| SourceError::Read { path: path.to_string(), source }),
+        }
+    }
+
+    /// Keeps what was learned about digests for the next build.
+    ///
+    /// # Errors
+    /// When the stat cache can't be written; nothing else is lost.
+    pub fn save_stats(&self) -> Result<(), cache::StoreError> {
+        match self {
+            Self::Local(dir) => dir.save_stats(),
+            Self::Layers(_) | Self::Single(_) => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@ use super::stage::{Place, Stage};
 use super::{MainContext, PlanError};
 use crate::files::select::Pattern;
 use crate::graph::OpId;
+use crate::ops::remote::DownloadName;
 use crate::ops::{CopyOp, CopySource, GitOp, HttpOp, OpKind, Unpack};
 
 impl Stage {
@@ -56,10 +57,11 @@ impl Stage {
         };
         for word in &add.files.sources {
             let path = self.expand(lowering, word, place)?;
-            if let Some(git) = GitOp::parse(&path) {
+            let git = GitOp::parse(&path).map_err(|error| place.error(error.to_string(), word.span))?;
+            if let Some(git) = git {
                 plan.add_git(lowering, git, add, checksum.as_ref(), place)?;
             } else if path.starts_with("http://") || path.starts_with("https://") {
-                plan.add_http(lowering, path, checksum.as_ref(), place, word)?;
+                plan.add_http(lowering, path, checksum.as_ref(), place)?;
             } else {
                 if let Some((_, span)) = &checksum {
                     return Err(place.error("checksum requires HTTP(S) or Git sources", *span).into());
@@ -171,11 +173,16 @@ impl CopyPlan {
         if add.unpack == Some(true) {
             return Err(place.error("unpack can't be used with a git source", place.span).into());
         }
-        if let Some(keep) = add.keep_git_dir {
-            git.keep_git_dir = keep;
+        if let Some(keep) = add.keep_git_dir
+            && git.keep_git_dir.replace(keep).is_some_and(|said| said != keep)
+        {
+            return Err(place.error("--keep-git-dir says one thing and the URL another", place.span).into());
         }
-        if let Some((commit, _)) = checksum {
-            git.commit = Some(commit.clone());
+        if let Some((commit, span)) = checksum
+            && let Some(said) = git.commit.replace(commit.clone())
+            && said != *commit
+        {
+            return Err(place.error(format!("checksum mismatch: `{commit}` and `{said}`"), *span).into());
         }
         let op = lowering.graph.add(OpKind::Git(git), vec![]);
         let text = "/".to_owned();
@@ -191,7 +198,6 @@ impl CopyPlan {
         url: String,
         checksum: Option<&(String, parser::Span)>,
         place: Place<'_>,
-        word: &Word,
     ) -> Result<(), PlanError> {
         let checksum = match checksum {
             None => None,
@@ -199,27 +205,16 @@ impl CopyPlan {
                 Some(text.parse().map_err(|e: oci::DigestError| PlanError::from(place.error(e.to_string(), *span)))?)
             }
         };
-        if self.dest.ends_with('/') && url_file_name(&url).is_none() {
-            let error = place.error(format!("cannot tell a file name from `{url}`"), word.span);
-            return Err(error.with_help("name the file in the destination").into());
-        }
-        let op = lowering.graph.add(OpKind::Http(HttpOp { url, checksum }), vec![]);
+        let name = DownloadName::of(&url, self.dest.ends_with('/'));
+        let op = lowering.graph.add(OpKind::Http(HttpOp { url, checksum, name }), vec![]);
         let input = self.input(op);
         self.sources.push(CopySource::Download { input });
         Ok(())
     }
 }
 
-/// The last part of a URL's path, which a download is called by.
-pub(crate) fn url_file_name(url: &str) -> Option<&str> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (_, path) = rest.split_once('/')?;
-    path.rsplit('/').next().filter(|name| !name.is_empty())
-}
-
 fn is_remote(path: &str) -> bool {
-    path.starts_with("http://") || path.starts_with("https://") || GitOp::parse(path).is_some()
+    path.starts_with("http://") || path.starts_with("https://") || !matches!(GitOp::parse(path), Ok(None))
 }
 
 impl Lowering<'_> {
@@ -238,6 +233,7 @@ impl Lowering<'_> {
                 let local = crate::ops::LocalOp { name: name.clone() };
                 Ok(self.graph.add(OpKind::Local(local), vec![]))
             }
+            MainContext::Git(git) => Ok(self.graph.add(OpKind::Git(git.clone()), vec![])),
             MainContext::None => {
                 let error = place.error("there is no build context to copy from", span);
                 Err(error.with_help("the Dockerfile came on standard input; use `-f - PATH` to add a context").into())

@@ -51,8 +51,10 @@ pub struct Request {
 /// The main build context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MainContext {
-    /// A directory; its number among the local directories of the build.
+    /// A tree that is at hand, by its name among those of the build.
     Local(String),
+    /// A repository.
+    Git(crate::ops::GitOp),
     /// There is none: the Dockerfile came on standard input.
     None,
 }
@@ -60,7 +62,7 @@ pub enum MainContext {
 /// A value of `--build-context`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamedContext {
-    /// A directory, under its name among the local directories of the build.
+    /// A tree that is at hand, by its name among those of the build.
     Local(String),
     /// An image.
     Image(BaseRef),

@@ -5,9 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use cache::{Store, StoredImage, Target};
 use oci::{Digest, Platform, Reference};
-use solver::ops::remote::Fetched;
+use solver::ops::remote::{Fetched, Wanted};
 use solver::plan::{Base, BaseRef, BaseRequest};
 use solver::{ImageError, Images, Transfer};
+
+use super::remote::Downloads;
 
 /// Images of a store and of the registries.
 #[derive(Debug)]
@@ -102,8 +104,10 @@ impl Images for StoreImages {
         }
     }
 
-    fn download(&self, url: &str, _progress: Transfer<'_>) -> Result<Fetched, ImageError> {
-        Err(ImageError { message: format!("cannot fetch `{url}`: not supported yet"), hint: None, source: None })
+    fn download(&self, wanted: Wanted<'_>, progress: Transfer<'_>) -> Result<Fetched, ImageError> {
+        let report = |current, total| progress.report("downloading", current, total);
+        let fetched = Downloads::new(self.store.clone(), self.client.clone()).fetch(wanted, &report);
+        fetched.map_err(|error| error.into_image_error(wanted.url))
     }
 
     fn fetch(&self, image: &Digest, progress: Transfer<'_>) -> Result<(), ImageError> {

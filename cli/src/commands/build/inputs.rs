@@ -11,12 +11,15 @@ use oci::layer::Time;
 use oci::{Platform, Reference};
 use parser::dockerignore::IgnoreFile;
 use solver::files::local::LocalDir;
-use solver::ops::{ExtraHost, RunNetwork};
+use solver::files::source::Source;
+use solver::ops::{Checkouts, ExtraHost, GitOp, RunNetwork};
 use solver::plan::{BaseRef, MainContext, NamedContext, Request, RunDefaults};
 use solver::{NoCache, Secret, Settings};
 
 use super::Locals;
+use super::remote::{self, RemoteContext, Remotes};
 use crate::args::BuildArgs;
+use crate::context::Context;
 use crate::report::CommandError;
 
 /// Name of the main context among the directories of a build.
@@ -35,33 +38,53 @@ pub(super) struct Inputs {
     pub(super) settings: Settings,
     pub(super) tags: Vec<Reference>,
     pub(super) project: String,
-    /// Directories by name, with their ignore files.
-    directories: BTreeMap<String, (PathBuf, Option<IgnoreFile>)>,
+    pub(super) store: Store,
+    /// Repositories; their files are there as long as this is.
+    pub(super) checkouts: Checkouts,
+    places: Places,
 }
 
-/// Reads everything.
-pub(super) fn read(args: &BuildArgs) -> Result<Inputs, CommandError> {
-    let mut directories = BTreeMap::new();
-    let dockerfile = read_dockerfile(args)?;
-    let mut ignore = None;
-    let main_context = match &dockerfile.context {
-        Some(path) => {
-            let found = ignore_file(path, dockerfile.path.as_deref())?;
-            ignore = found.clone().map(Arc::new);
-            directories.insert(MAIN.to_owned(), (path.clone(), found));
-            MainContext::Local(MAIN.to_owned())
-        }
-        None => MainContext::None,
-    };
+/// Where contexts are that are on this machine, by name.
+#[derive(Debug, Default)]
+struct Places {
+    /// Directories, with their ignore files.
+    directories: BTreeMap<String, (PathBuf, Option<IgnoreFile>)>,
+    trees: Locals,
+}
+
+/// Reads everything. What is elsewhere is fetched as far as the Dockerfile needs it.
+pub(super) fn read(args: &BuildArgs, context: &Context) -> Result<Inputs, CommandError> {
+    let settings = settings(args)?;
     let build_args = build_arguments(args)?;
-    let mut contexts = BTreeMap::new();
-    for text in &args.build_context {
-        let (name, value) = named_context(text, &mut directories)?;
-        contexts.insert(name, value);
-    }
     let epoch = epoch(&build_args)?;
     let platforms = platforms(&args.platform)?;
     let run = run_defaults(args, &build_args)?;
+    let tags = args.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
+    let store = context.store()?;
+    let checkouts = Checkouts::new(&store, &settings);
+    let remotes = Remotes::new(&store, context.registry(args.tls_verify), &checkouts, &settings);
+    let mut places = Places::default();
+    let dockerfile = read_dockerfile(args, &remotes, keeps_git_dir(&build_args))?;
+    let mut ignore = None;
+    let main_context = match &dockerfile.context {
+        FoundContext::Directory(path) => {
+            let found = crate::ignore::read(path, dockerfile.path.as_deref())?;
+            ignore = found.clone().map(Arc::new);
+            places.directories.insert(MAIN.to_owned(), (path.clone(), found));
+            MainContext::Local(MAIN.to_owned())
+        }
+        FoundContext::Tree(tree) => {
+            places.trees.insert(MAIN.to_owned(), tree.clone());
+            MainContext::Local(MAIN.to_owned())
+        }
+        FoundContext::Git(git) => MainContext::Git(git.clone()),
+        FoundContext::None => MainContext::None,
+    };
+    let mut contexts = BTreeMap::new();
+    for text in &args.build_context {
+        let (name, value) = named_context(text, &remotes, &mut places)?;
+        contexts.insert(name, value);
+    }
     let labels = args.label.iter().map(|text| match text.split_once('=') {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (text.clone(), String::new()),
@@ -79,80 +102,155 @@ pub(super) fn read(args: &BuildArgs) -> Result<Inputs, CommandError> {
         run: run.clone(),
         epoch,
     };
-    let tags = args.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
+    let requests = platforms.iter().map(request).collect();
     Ok(Inputs {
-        project: project(&dockerfile),
+        project: project(args, &dockerfile),
         dockerfile_name: dockerfile.name,
         dockerfile_text: dockerfile.text,
         check: build_args.get("BUILDKIT_DOCKERFILE_CHECK").cloned(),
-        requests: platforms.iter().map(request).collect(),
-        settings: settings(args)?,
+        requests,
+        settings,
         tags,
-        directories,
+        places,
+        checkouts,
+        store,
     })
 }
 
 impl Inputs {
-    /// Opens the directories to copy from.
-    pub(super) fn open_locals(&self, store: &Store) -> Result<Locals, CommandError> {
-        let mut locals = Locals::new();
-        for (name, (path, ignore)) in &self.directories {
-            let stats = store.stat_cache(path)?;
-            let dir = LocalDir::open_root(path, ignore.clone(), Some(stats)).map_err(|error| {
-                CommandError::from_error(crate::report::Kind::Input, &error, None)
-            })?;
-            locals.insert(name.clone(), Arc::new(dir));
+    /// Opens the trees to copy from.
+    pub(super) fn open_locals(&self) -> Result<Locals, CommandError> {
+        let mut locals = self.places.trees.clone();
+        for (name, (path, ignore)) in &self.places.directories {
+            let stats = self.store.stat_cache(path)?;
+            let dir = LocalDir::open_root(path, ignore.clone(), Some(stats))
+                .map_err(|error| CommandError::from_error(crate::report::Kind::Input, &error, None))?;
+            locals.insert(name.clone(), Source::Local(Arc::new(dir)));
         }
         Ok(locals)
     }
 }
 
-/// The Dockerfile and the directory around it.
+/// The Dockerfile and the tree around it.
 struct FoundDockerfile {
     /// File name without directories.
     name: String,
-    /// Where it was read from; none for standard input.
+    /// Where it was read from; none for what is no file of this machine.
     path: Option<PathBuf>,
     text: String,
-    /// The main context; none when there is none.
-    context: Option<PathBuf>,
+    /// The main context.
+    context: FoundContext,
 }
 
-fn read_dockerfile(args: &BuildArgs) -> Result<FoundDockerfile, CommandError> {
-    let file = args.file.as_deref();
-    for remote in [Some(args.context.as_str()), file].into_iter().flatten() {
-        if remote.contains("://") || remote.starts_with("git@") {
-            return Err(CommandError::input(format!("`{remote}`: remote contexts and Dockerfiles are not supported yet")));
-        }
+/// What the main context is.
+enum FoundContext {
+    Directory(PathBuf),
+    /// An archive, or a single file.
+    Tree(Source),
+    Git(GitOp),
+    None,
+}
+
+impl FoundDockerfile {
+    fn new(name: &str, text: &[u8], context: FoundContext) -> Self {
+        let name = name.rsplit('/').next().unwrap_or(name).to_owned();
+        Self { name, path: None, text: String::from_utf8_lossy(text).into_owned(), context }
     }
+}
+
+/// A Dockerfile that does not lie in the context: on standard input, or at a URL.
+fn dockerfile_elsewhere(file: Option<&str>, remotes: &Remotes<'_>) -> Result<Option<Vec<u8>>, CommandError> {
+    match file {
+        Some("-") => read_stdin().map(Some),
+        Some(url) => remotes.dockerfile(url),
+        None => Ok(None),
+    }
+}
+
+fn read_dockerfile(
+    args: &BuildArgs,
+    remotes: &Remotes<'_>,
+    keep_git_dir: bool,
+) -> Result<FoundDockerfile, CommandError> {
+    let file = args.file.as_deref();
     if args.context == "-" {
         if file == Some("-") {
             return Err(CommandError::input("context and Dockerfile can't both come on standard input"));
         }
-        let text = read_stdin()?;
-        return Ok(FoundDockerfile { name: "Dockerfile".to_owned(), path: None, text, context: None });
+        let context = remotes.standard_input(std::io::stdin().lock())?;
+        return in_remote_context(args, remotes, context);
     }
-    let context = PathBuf::from(&args.context);
-    let metadata = std::fs::metadata(&context)
-        .map_err(|error| CommandError::input(format!("cannot read the build context `{}`: {error}", context.display())))?;
-    if !metadata.is_dir() {
-        let error = CommandError::input(format!("the build context `{}` is not a directory", context.display()));
-        return Err(error.hint("name the directory, and the Dockerfile with -f"));
+    // A directory goes before what only looks like an address.
+    let directory = PathBuf::from(&args.context);
+    if !directory.is_dir()
+        && let Some(context) = remotes.context(&args.context, keep_git_dir)?
+    {
+        return in_remote_context(args, remotes, context);
     }
-    if file == Some("-") {
-        let text = read_stdin()?;
-        return Ok(FoundDockerfile { name: "Dockerfile".to_owned(), path: None, text, context: Some(context) });
+    check_directory(&directory)?;
+    if let Some(text) = dockerfile_elsewhere(file, remotes)? {
+        return Ok(FoundDockerfile::new("Dockerfile", &text, FoundContext::Directory(directory)));
     }
     let path = match file {
         Some(file) => PathBuf::from(file),
-        None => default_dockerfile(&context),
+        None => default_dockerfile(&directory),
     };
     let text = read_text(&path).map_err(|error| {
         let message = format!("failed to read dockerfile: cannot open `{}`: {error}", path.display());
         CommandError::input(message).hint("name it with -f, or create it in the context")
     })?;
     let name = path.file_name().map_or_else(|| "Dockerfile".to_owned(), |name| name.to_string_lossy().into_owned());
-    Ok(FoundDockerfile { name, path: Some(path), text, context: Some(context) })
+    Ok(FoundDockerfile { name, path: Some(path), text, context: FoundContext::Directory(directory) })
+}
+
+fn check_directory(directory: &Path) -> Result<(), CommandError> {
+    let metadata = std::fs::metadata(directory).map_err(|error| {
+        CommandError::input(format!("cannot read the build context `{}`: {error}", directory.display()))
+    })?;
+    if metadata.is_dir() {
+        return Ok(());
+    }
+    let error = CommandError::input(format!("the build context `{}` is not a directory", directory.display()));
+    Err(error.hint("name the directory, and the Dockerfile with -f; an archive is taken on standard input"))
+}
+
+/// `-f` names a file of the context here.
+fn in_remote_context(
+    args: &BuildArgs,
+    remotes: &Remotes<'_>,
+    context: RemoteContext,
+) -> Result<FoundDockerfile, CommandError> {
+    let file = args.file.as_deref();
+    let elsewhere = dockerfile_elsewhere(file, remotes)?;
+    let (found, read): (_, Box<dyn Fn(&str) -> _>) = match context {
+        RemoteContext::Dockerfile { text, tree } => {
+            let context = tree.map_or(FoundContext::None, FoundContext::Tree);
+            return Ok(FoundDockerfile::new("Dockerfile", elsewhere.as_deref().unwrap_or(&text), context));
+        }
+        RemoteContext::Tree(tree) => {
+            (FoundContext::Tree(tree.clone()), Box::new(move |path: &str| remote::read(&tree, path)))
+        }
+        RemoteContext::Git(git, tree) => {
+            (FoundContext::Git(git), Box::new(move |path: &str| remotes.git_file(&tree, path)))
+        }
+    };
+    if let Some(text) = elsewhere {
+        return Ok(FoundDockerfile::new("Dockerfile", &text, found));
+    }
+    let names = file.map_or(vec!["Dockerfile", "dockerfile"], |file| vec![file]);
+    for name in &names {
+        if let Some(text) = read(name)? {
+            return Ok(FoundDockerfile::new(name, &text, found));
+        }
+    }
+    let error = CommandError::input(format!("failed to read dockerfile: the build context has no `{}`", names[0]));
+    Err(error.hint("name it with -f"))
+}
+
+/// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`: the history of a repository is part of the context.
+fn keeps_git_dir(build_args: &BTreeMap<String, String>) -> bool {
+    let value = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str);
+    matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
 fn default_dockerfile(context: &Path) -> PathBuf {
@@ -165,36 +263,12 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned())
 }
 
-fn read_stdin() -> Result<String, CommandError> {
+fn read_stdin() -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();
     std::io::stdin()
         .read_to_end(&mut bytes)
         .map_err(|error| CommandError::failed(format!("cannot read standard input: {error}")))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
-fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<IgnoreFile>, CommandError> {
-    let own = dockerfile.map(|path| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".dockerignore");
-        PathBuf::from(name)
-    });
-    for path in own.into_iter().chain([context.join(".dockerignore")]) {
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(CommandError::input(format!("cannot read `{}`: {error}", path.display()))),
-        };
-        let ignore = IgnoreFile::parse(&bytes).map_err(|error| {
-            let hint = error.hint();
-            let mut report = CommandError::input(format!("bad pattern in `{}`: {error}", path.display()));
-            report.hints.extend(hint);
-            report
-        })?;
-        return Ok((!ignore.is_empty()).then_some(ignore));
-    }
-    Ok(None)
+    Ok(bytes)
 }
 
 fn build_arguments(args: &BuildArgs) -> Result<BTreeMap<String, String>, CommandError> {
@@ -258,7 +332,8 @@ fn platforms(texts: &[String]) -> Result<Vec<Platform>, CommandError> {
 
 fn named_context(
     text: &str,
-    directories: &mut BTreeMap<String, (PathBuf, Option<IgnoreFile>)>,
+    remotes: &Remotes<'_>,
+    places: &mut Places,
 ) -> Result<(String, NamedContext), CommandError> {
     let bad = || CommandError::input(format!("--build-context {text}: it has the form NAME=VALUE"));
     let (name, value) = text.split_once('=').ok_or_else(bad)?;
@@ -275,16 +350,16 @@ fn named_context(
         }
     } else if let Some(layout) = value.strip_prefix("oci-layout://") {
         NamedContext::Image(layout_reference(layout))
-    } else if value.contains("://") || value.starts_with("git@") {
-        return Err(CommandError::input(format!("--build-context {text}: remote contexts are not supported yet")));
+    } else if let Some(remote) = remotes.named(value)? {
+        remote
     } else {
         let path = PathBuf::from(value);
         if !path.is_dir() {
             return Err(CommandError::input(format!("--build-context {text}: `{value}` is not a directory")));
         }
         let key = format!("{MAIN}:{name}");
-        let ignore = ignore_file(&path, None)?;
-        directories.insert(key.clone(), (path, ignore));
+        let ignore = crate::ignore::read(&path, None)?;
+        places.directories.insert(key.clone(), (path, ignore));
         NamedContext::Local(key)
     };
     Ok((name, context))
@@ -513,9 +588,17 @@ fn limits(args: &BuildArgs) -> Result<executor::spec::Limits, CommandError> {
 }
 
 /// What makes builds the same one over time: where the Dockerfile and the context are.
-fn project(dockerfile: &FoundDockerfile) -> String {
+fn project(args: &BuildArgs, dockerfile: &FoundDockerfile) -> String {
     let absolute = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
-    let context = dockerfile.context.as_deref().map_or_else(|| "-".to_owned(), absolute);
-    let file = dockerfile.path.as_deref().map_or_else(|| "-".to_owned(), absolute);
+    let context = match &dockerfile.context {
+        FoundContext::Directory(path) => absolute(path),
+        FoundContext::Git(git) => format!("{}\n{}", git.url, git.subdir.as_deref().unwrap_or_default()),
+        FoundContext::Tree(_) | FoundContext::None => args.context.clone(),
+    };
+    let file = match (&dockerfile.path, &args.file) {
+        (Some(path), _) => absolute(path),
+        (None, Some(file)) => file.clone(),
+        (None, None) => "-".to_owned(),
+    };
     format!("{context}\n{file}")
 }

@@ -3,11 +3,12 @@
 mod images;
 mod inputs;
 mod output;
+mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use parser::Diagnostic;
 use solver::plan::LintStages;
@@ -30,7 +31,7 @@ pub(crate) use output::with_file_or_stdout;
 /// Builds.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let call = Call::parse(args)?;
-    let inputs = inputs::read(args)?;
+    let inputs = inputs::read(args, context)?;
     let outputs = Outputs::parse(args)?;
     if let Some(path) = &args.iidfile {
         remove_if_there(path)?;
@@ -76,7 +77,7 @@ fn build(
     inputs: &Inputs,
     dockerfile: &parser::Dockerfile,
 ) -> Result<Built, CommandError> {
-    let store = context.store()?;
+    let store = inputs.store.clone();
     let kind = if args.quiet { "none" } else { args.progress.as_str() };
     let kind = ProgressKind::parse(kind, std::io::stderr().is_terminal())
         .ok_or_else(|| CommandError::input(format!("unknown kind of progress `{}`", args.progress)))?;
@@ -91,7 +92,8 @@ fn build(
         events: &events,
         cancel,
         settings: inputs.settings.clone(),
-        locals: inputs.open_locals(&store)?,
+        locals: inputs.open_locals()?,
+        checkouts: &inputs.checkouts,
         project: inputs.project.clone(),
         helper: OnceLock::new(),
     };
@@ -198,4 +200,4 @@ fn remove_if_there(path: &std::path::Path) -> Result<(), CommandError> {
 }
 
 /// Named contexts and the main one, opened.
-pub(crate) type Locals = BTreeMap<String, Arc<solver::files::local::LocalDir>>;
+pub(crate) type Locals = BTreeMap<String, solver::files::source::Source>;
