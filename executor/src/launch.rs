@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::cgroup;
+use crate::defaults::DEFAULT_PATH;
 use crate::error::ExecError;
 use crate::facts::HostFacts;
 use crate::idmap::IdMaps;
@@ -263,12 +265,13 @@ fn spawn_process(options: &HelperOptions, control: UnixStream) -> std::io::Resul
     };
     let path = program.as_ref().map_or_else(|| "/proc/self/exe".to_owned(), through_fd);
     Command::new(path)
+        .arg0("rbuild")
         .arg(HELPER_ARGUMENT)
         .stdin(OwnedFd::from(control))
         .stdout(std::process::Stdio::null())
-        // Nothing of the environment is the helper's business but where pasta and slirp4netns are found.
+        // Nothing of the environment is the helper's business. pasta and slirp4netns are where programs usually are.
         .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .env("PATH", DEFAULT_PATH)
         .spawn()
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cache::{Store, Target};
+use cache::{Pin, Store, Target};
 use oci::{ImageConfig, Reference};
 use serde_json::json;
 
@@ -112,6 +112,10 @@ fn remove_one(store: &Store, text: &str, force: bool) -> Result<(), CommandError
     let ids = store.images_of(&target)?;
     let names: Vec<Reference> =
         store.names()?.into_iter().filter(|(_, named)| *named == target).map(|(name, _)| name).collect();
+    if !force && let Some(user) = container_of(store, &ids)? && (name.is_none() || names.len() == 1) {
+        let error = CommandError::failed(format!("image {text} is being used by container {user}"));
+        return Err(error.hint("remove the container first, or use --force to take the name away"));
+    }
     let doomed = match name {
         Some(name) if !force => vec![name],
         None if names.len() > 1 && !force => {
@@ -131,6 +135,17 @@ fn remove_one(store: &Store, text: &str, force: bool) -> Result<(), CommandError
         }
     }
     Ok(())
+}
+
+/// A container that was made from one of these images.
+fn container_of(store: &Store, ids: &[oci::Digest]) -> Result<Option<String>, CommandError> {
+    for container in store.containers()? {
+        let pins = container.pins()?;
+        if pins.iter().any(|pin| matches!(pin, Pin::Blob(image) if ids.contains(image))) {
+            return Ok(Some(container.name()?));
+        }
+    }
+    Ok(None)
 }
 
 /// Names an image.

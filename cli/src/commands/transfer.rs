@@ -18,7 +18,11 @@ pub(crate) fn load(args: &LoadArgs, context: &Context) -> Result<ExitCode, Comma
     let store = context.store()?;
     let name = args.tag.as_deref().map(reference).transpose()?;
     let loaded = match args.input.as_deref().filter(|path| *path != "-") {
-        Some(path) => exporter::load(&store, Input::Path(path), name.as_ref())?,
+        Some(path) => exporter::load(&store, Input::Path(path), name.as_ref()).map_err(|error| {
+            let mut report = CommandError::from(error);
+            report.message = format!("cannot load `{}`: {}", path.display(), report.message);
+            report.hint("`rbuild load` reads OCI layouts and docker archives, as tar or directory")
+        })?,
         None if std::io::stdin().is_terminal() => {
             return Err(CommandError::input("there is nothing to load: standard input is a terminal").hint("name a file with -i"));
         }

@@ -90,8 +90,8 @@ pub(super) enum Body {
     /// Sources are offsets in the tar.
     File(Attrs, Data<u64>),
     Symlink(Attrs, Vec<u8>),
-    /// Another name of the file at the path.
-    Hardlink(LayerPath),
+    /// Another name of the file at the path, and what the file is given through it.
+    Hardlink(Attrs, LayerPath),
     Char(Attrs, Device),
     Block(Attrs, Device),
     Fifo(Attrs),
@@ -150,10 +150,6 @@ impl RawEntry {
         if path.is_root() && !matches!(self.body, RawBody::Dir) {
             return Err(EntryError::Root);
         }
-        if let RawBody::Hardlink(target) = &self.body {
-            let target = LayerPath::parse(target)?;
-            return Ok(Some(Entry { path, body: Body::Hardlink(target) }));
-        }
         self.with_attrs(path)
     }
 
@@ -183,7 +179,7 @@ impl RawEntry {
                 Body::Block(clean(Kind::Block(device)), device)
             }
             RawBody::Fifo => Body::Fifo(clean(Kind::Fifo)),
-            RawBody::Hardlink(target) => Body::Hardlink(LayerPath::parse(target)?),
+            RawBody::Hardlink(target) => Body::Hardlink(clean(Kind::File { size: 0 }), LayerPath::parse(target)?),
         };
         Ok(Some(Entry { path, body }))
     }

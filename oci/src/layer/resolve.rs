@@ -2,15 +2,15 @@
 //! The rules are those by which containerd applies a layer to a mounted tree (its `archive` package), written for a
 //! tree that only notes what changes. Reads the layers below, changes nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use super::attrs::{Attrs, Kind};
+use super::attrs::{self, Attrs, Kind};
 use super::entry::{Body as EntryBody, Entry};
 use super::path::{LayerPath, PathError};
 use super::steps::{Step, Steps};
 use super::tar_read::Entries;
 use super::tree::{Body, Dir, LayerTree, NodeId, TreeSource};
-use super::view::{ChainView, Meta, ViewError};
+use super::view::{ChainView, InodeRef, Meta, ViewError};
 
 /// Why a tar cannot be applied to the layers below.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,7 @@ pub fn resolve(entries: &Entries, below: &ChainView) -> Result<Resolved, Resolve
         below,
         implied: HashSet::from([LayerTree::ROOT]),
         fresh: HashSet::new(),
+        copied: BTreeMap::new(),
         asked_below: false,
     };
     for entry in &entries.list {
@@ -94,6 +95,8 @@ struct Resolver<'a> {
     implied: HashSet<NodeId>,
     /// Directories that took the place of what was there, so that nothing below is theirs.
     fresh: HashSet<NodeId>,
+    /// Files of lower layers that hard links lead to, and the names they have there.
+    copied: BTreeMap<InodeRef, (NodeId, Vec<LayerPath>)>,
     /// Whether anything depended on the layers below.
     asked_below: bool,
 }
@@ -127,11 +130,12 @@ impl Resolver<'_> {
             EntryBody::Opaque => {
                 let dir = self.make_dir(path)?;
                 self.hide_below(dir);
+                self.prune(dir);
                 Ok(())
             }
             EntryBody::Whiteout => self.whiteout(path),
             EntryBody::Dir(attrs) => self.dir(path, attrs),
-            EntryBody::Hardlink(target) => self.hardlink(path, target),
+            EntryBody::Hardlink(attrs, target) => self.hardlink(path, target, attrs),
             EntryBody::File(attrs, data) => {
                 let data = data.clone().map(TreeSource::Own);
                 self.replace(path, attrs, Body::File(data))
@@ -170,16 +174,30 @@ impl Resolver<'_> {
     fn whiteout(&mut self, path: &LayerPath) -> Result<(), ResolveError> {
         let Some((dir, name)) = self.place(path)? else { return Ok(()) };
         match self.tree.child(dir, name) {
-            Some(id) => {
+            Some(id) if !self.prune(id) => {
                 self.hide_below(id);
                 self.fresh.insert(id);
             }
-            None => {
+            _ => {
                 let id = self.tree.add(Attrs::default(), Body::Whiteout);
                 self.tree.link(dir, name, id);
             }
         }
         Ok(())
+    }
+
+    /// Takes out of a directory what it has only because of lower layers that no longer show: whiteouts, and
+    /// directories that no entry described and that hold nothing else. True when it is such a directory itself.
+    fn prune(&mut self, id: NodeId) -> bool {
+        let Some(dir) = self.tree.dir(id) else { return matches!(self.tree.node(id).body, Body::Whiteout) };
+        let children: Vec<(Vec<u8>, NodeId)> = dir.entries.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        let idle: HashSet<Vec<u8>> =
+            children.into_iter().filter(|(_, child)| self.prune(*child)).map(|(name, _)| name).collect();
+        let is_implied = self.implied.contains(&id);
+        self.tree.dir_mut(id).is_some_and(|dir| {
+            dir.entries.retain(|name, _| !idle.contains(name));
+            is_implied && dir.entries.is_empty()
+        })
     }
 
     fn hide_below(&mut self, id: NodeId) {
@@ -188,54 +206,57 @@ impl Resolver<'_> {
         }
     }
 
-    fn hardlink(&mut self, path: &LayerPath, target: &LayerPath) -> Result<(), ResolveError> {
+    fn hardlink(&mut self, path: &LayerPath, target: &LayerPath, attrs: &Attrs) -> Result<(), ResolveError> {
         let no_target = || ResolveError::LinkTarget { path: path.clone(), target: target.clone() };
-        let (Some(target_dir), Some(name)) = (target.parent(), target.name()) else {
-            return Err(ResolveError::LinkToDirectory { path: path.clone(), target: target.clone() });
-        };
+        let to_dir = || ResolveError::LinkToDirectory { path: path.clone(), target: target.clone() };
+        let (target_dir, name) = target.parent().zip(target.name()).ok_or_else(to_dir)?;
         let spot = self.walk(&target_dir, false)?.ok_or_else(no_target)?;
         let id = match self.entry(&spot, name)? {
             Found::Nothing => return Err(no_target()),
             Found::Node(id) => id,
-            Found::Below(meta) => self.copy_up(spot, name, meta)?,
+            Found::Below(meta) => self.copy_up(spot.path.join(name)?, meta)?.ok_or_else(to_dir)?,
         };
         match self.tree.node(id).body {
             Body::Whiteout => return Err(no_target()),
-            Body::Dir(_) => {
-                return Err(ResolveError::LinkToDirectory { path: path.clone(), target: target.clone() });
-            }
+            Body::Dir(_) => return Err(to_dir()),
             _ => {}
         }
         // A link to itself is how tar writes a file that it was given twice: linking changes nothing then.
         if let Some((dir, name)) = self.place(path)? {
             self.tree.link(dir, name, id);
         }
+        self.describe_again(id, attrs);
         Ok(())
     }
 
-    /// Takes a file of a lower layer into this one, as overlayfs does before it links it.
-    fn copy_up(&mut self, spot: Spot, name: &[u8], meta: Meta) -> Result<NodeId, ResolveError> {
-        let path = spot.path.join(name)?;
+    /// Whoever unpacks a tar sets owner, mode and time of every member, and these are the file's, by whatever name.
+    fn describe_again(&mut self, id: NodeId, attrs: &Attrs) {
+        let node = self.tree.node_mut(id);
+        let kind = node.kind();
+        // Linux has no mode for symlinks.
+        let mode = if kind == Kind::Symlink { node.attrs.mode } else { attrs.mode };
+        let mut xattrs = std::mem::take(&mut node.attrs.xattrs);
+        xattrs.extend(attrs.xattrs.clone());
+        node.attrs = attrs::cleaned(Attrs { mode, xattrs, ..attrs.clone() }, kind);
+    }
+
+    /// Takes a file of a lower layer into this one, as overlayfs does before it links it; none for a directory.
+    fn copy_up(&mut self, path: LayerPath, meta: Meta) -> Result<Option<NodeId>, ResolveError> {
+        if let Some((id, names)) = self.copied.get_mut(&meta.inode) {
+            names.push(path);
+            return Ok(Some(*id));
+        }
         let body = match meta.kind {
-            Kind::Dir => Body::Dir(Dir::default()),
-            Kind::File { .. } => {
-                let reader = self.below.open(&path)?;
-                let data = super::data::Data::sparse(reader.size(), reader.extents().to_vec());
-                let data = data.expect("the extents of an open file keep the invariant");
-                Body::File(data.map(TreeSource::Below))
-            }
+            Kind::Dir => return Ok(None),
+            Kind::File { .. } => Body::File(self.below.open(&path)?.into_data().map(TreeSource::Below)),
             Kind::Symlink => Body::Symlink(self.below.read_link(&path)?),
             Kind::Char(device) => Body::Char(device),
             Kind::Block(device) => Body::Block(device),
             Kind::Fifo => Body::Fifo,
         };
         let id = self.tree.add(meta.attrs, body);
-        // A directory is an error to the caller; it must not get into the tree.
-        if meta.kind != Kind::Dir {
-            let dir = self.materialize(&spot);
-            self.tree.link(dir, name, id);
-        }
-        Ok(id)
+        self.copied.insert(meta.inode, (id, vec![path]));
+        Ok(Some(id))
     }
 
     /// The directory for an entry at `path`, made if need be, and the entry's name; none for the root itself.
@@ -355,7 +376,28 @@ impl Resolver<'_> {
         self.tree.dir(LayerTree::ROOT).is_some_and(|root| !root.is_opaque)
     }
 
+    /// Gives the lower names of linked files to their copies, where they are still to be seen: a link and its target
+    /// stay one file.
+    fn adopt_names(&mut self) -> Result<(), ResolveError> {
+        for (inode, (id, names)) in std::mem::take(&mut self.copied) {
+            for path in names {
+                let (Some(parent), Some(name)) = (path.parent(), path.name()) else { continue };
+                // A later member may have put something else in the way.
+                let Ok(Some(spot)) = self.walk(&parent, false) else { continue };
+                if spot.path != parent {
+                    continue;
+                }
+                if matches!(self.entry(&spot, name)?, Found::Below(meta) if meta.inode == inode) {
+                    let dir = self.materialize(&spot);
+                    self.tree.link(dir, name, id);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<Resolved, ResolveError> {
+        self.adopt_names()?;
         let mut self_contained = !self.asked_below;
         let root_is_plain = self.below.has_plain_root()?;
         if self.implied.remove(&LayerTree::ROOT) && !root_is_plain {
