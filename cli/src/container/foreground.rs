@@ -44,7 +44,7 @@ pub(crate) fn stay(staying: Staying) -> Result<ExitCode, CommandError> {
     let keyboard = program.tty && program.stdin && terminal::stdin_is_terminal();
     let watch = Watch { store, dir, config, helper, lock, attachment: Attachment::Foreground };
     let (supervisor, warnings) = Supervisor::start(watch)?;
-    warnings.iter().for_each(|warning| output::warn(warning));
+    warnings.iter().for_each(output::warn);
     let raw = match keyboard {
         true => Some(RawMode::start()),
         false => None,

@@ -41,7 +41,7 @@ pub(crate) fn launch(store: &Store, dir: &ContainerDir) -> Result<(), CommandErr
     }
     match serde_json::from_str(&line) {
         Ok(Report::Started { warnings }) => {
-            warnings.iter().for_each(|warning| output::warn(warning));
+            warnings.iter().for_each(output::warn);
             Ok(())
         }
         Ok(Report::Failed { code, message, hints, causes }) => {

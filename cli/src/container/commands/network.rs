@@ -35,7 +35,7 @@ pub(crate) fn run(command: NetworkCommand, context: &Context) -> Result<ExitCode
                 Ok(())
             });
         }
-        NetworkCommand::Prune { .. } => networks.prune()?.iter().for_each(|name| output::say(name)),
+        NetworkCommand::Prune { .. } => networks.prune()?.iter().for_each(output::say),
         NetworkCommand::Connect { .. } | NetworkCommand::Disconnect { .. } => {
             return Err(CommandError::input("a running container cannot change its network")
                 .hint("name the network when the container is made: --network NAME"));

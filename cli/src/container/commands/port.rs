@@ -28,6 +28,6 @@ pub(crate) fn run(args: &PortArgs, context: &Context) -> Result<ExitCode, Comman
     if fits.peek().is_none() {
         return Err(CommandError::failed(format!("port {wanted} of container `{}` is not published", seen.name)));
     }
-    fits.flat_map(BoundPort::addresses).for_each(|address| output::say(address));
+    fits.flat_map(BoundPort::addresses).for_each(output::say);
     Ok(ExitCode::SUCCESS)
 }
