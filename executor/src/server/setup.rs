@@ -62,6 +62,9 @@ fn take_control_socket() -> std::io::Result<UnixStream> {
 }
 
 fn prepare(control: &UnixStream, hello: &Hello) -> Result<(Staging, HostFacts), ExecError> {
+    // Ctrl-C in the terminal is for rbuild, which ends its helper in order.
+    rustix::process::setsid().map_err(|e| setup("start a session", e))?;
+    rustix::thread::set_name(c"rbuild-helper").map_err(|e| setup("name the helper", e))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     match hello.user {
         UserNamespace::Same => {

@@ -22,6 +22,7 @@ crate::tests![
     nothing_is_left_of_a_killed_parent,
     leftovers_of_both_killed_are_found,
     the_helpers_program_is_read_only,
+    a_helper_does_not_hear_the_terminal,
 ];
 
 fn mounts() -> String {
@@ -138,6 +139,12 @@ fn the_helpers_program_is_read_only() {
     let flags = rustix::fs::statvfs(program).unwrap().f_flag;
     assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
     assert!(!rustix::fs::statvfs("/proc/self/exe").unwrap().f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+}
+
+fn a_helper_does_not_hear_the_terminal() {
+    let _f = Fixture::new();
+    let helper = Pid::from_raw(children()[0]).unwrap();
+    assert_ne!(rustix::process::getsid(Some(helper)).unwrap(), rustix::process::getsid(None).unwrap());
 }
 
 /// Pids of all processes below this one.
