@@ -65,7 +65,8 @@ class Rbuild:
         return self.call("build", "-q", "--output", f"type=oci,compression={codec},dest={out}", context)
 
     def forget(self, image):
-        self.call("rmi", "-f", image)
+        with contextlib.suppress(RuntimeError):  # there is none before the first round
+            self.call("rmi", "-f", image)
         self.call("prune", "-af")
 
     def pull_and_run(self, context):

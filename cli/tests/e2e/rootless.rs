@@ -62,12 +62,13 @@ fn an_ordinary_user_has_a_network() {
     assert!(output.stdout.contains("\n2\n"), "{output}");
 }
 
+/// One id is enough for steps that need no other.
 #[test]
-fn a_user_without_subordinate_ids_is_told() {
+fn a_user_without_subordinate_ids_can_build() {
     let Some(space) = space() else { return };
     space.write("etc/subuid", "");
     space.write("etc/subgid", "");
-    space.dockerfile("FROM busybox\nRUN true\n");
-    let output = play(&space, "rbuild load -q -i base.tar -t busybox; rbuild build ctx");
-    output.code(1).says("hint: ").says("subuid").keeps_quiet_about("panicked");
+    space.dockerfile("FROM busybox\nRUN --network=none id -u\n");
+    let output = play(&space, "rbuild load -q -i base.tar -t busybox; rbuild build --progress plain ctx");
+    output.success().says(" 0\n");
 }

@@ -21,7 +21,7 @@ fn copies_come_from_other_stages(space: &TestSpace) {
          FROM busybox\nCOPY --from=one /out /out\nCOPY --from=1 --chown=33 /two /out/two\n",
     );
     space.build(&[]);
-    assert_eq!(space.shell("cat /out/one /out/two; stat -c '%a %u' /out /out/two"), "1\n2\n751 0\n644 33\n");
+    assert_eq!(space.shell("cat /out/one /out/two; stat -c '%a %u' /out /out/two"), "1\n2\n755 0\n644 33\n");
 }
 
 fn unused_stages_are_not_built(space: &TestSpace) {
