@@ -11,14 +11,12 @@ use crate::report::CommandError;
 pub(crate) struct Context {
     /// Directory of the store.
     pub(crate) root: PathBuf,
-    /// Print causes in full.
-    pub(crate) debug: bool,
 }
 
 impl Context {
     /// The store of `--root`, or of the user.
-    pub(crate) fn new(root: Option<PathBuf>, debug: bool) -> Self {
-        Self { root: root.unwrap_or_else(default_root), debug }
+    pub(crate) fn new(root: Option<PathBuf>) -> Self {
+        Self { root: root.unwrap_or_else(default_root) }
     }
 
     /// Opens the store.

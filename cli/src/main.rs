@@ -1,11 +1,14 @@
 //! rbuild: builds images from Dockerfiles and runs them. This file only finds the command and reports how it ended.
 #![forbid(unsafe_code)]
+// This crate is the one with a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod commands;
 mod container;
 mod context;
 mod excerpt;
+mod ignore;
 mod progress;
 mod report;
 mod signals;
@@ -20,17 +23,17 @@ fn main() -> ExitCode {
     executor::helper_main();
     container::shim_main();
     let arguments = args::with_command(std::env::args_os().collect());
-    let cli = match args::Cli::try_parse_from(arguments) {
+    let cli = match args::Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() { 2 } else { 0 };
+            let code = if error.use_stderr() { container::usage_code(&arguments) } else { 0 };
             // A closed terminal takes no usage text; the exit code still says it.
             drop(error.print());
             return ExitCode::from(code);
         }
     };
     start_log(&cli.global);
-    let context = context::Context::new(cli.global.root, cli.global.debug);
+    let context = context::Context::new(cli.global.root);
     commands::run(cli.command, &context).unwrap_or_else(|error| error.report())
 }
 

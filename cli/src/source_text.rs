@@ -115,14 +115,14 @@ impl SourceText<'_> {
 
     /// The word of the instruction that a failure is about, where it is there as the failure names it.
     fn word_of(&self, step: &PlannedStep, error: &OpError) -> Option<Span> {
-        let word = match error {
-            OpError::Select {
-                error: SelectError::Missing { path: word } | SelectError::Pattern { pattern: word },
-                ..
-            }
-            | OpError::Secret { id: word }
-            | OpError::Ssh { id: word } => word,
-            _ => return None,
+        let (OpError::Select {
+            error: SelectError::Missing { path: word } | SelectError::Pattern { pattern: word },
+            ..
+        }
+        | OpError::Secret { id: word }
+        | OpError::Ssh { id: word }) = error
+        else {
+            return None;
         };
         let at = self.text.get(step.span.start..step.span.end)?.find(word.as_str())?;
         Some(Span::new(step.span.start + at, step.span.start + at + word.len()))

@@ -115,7 +115,17 @@ fn is_architecture(name: &str) -> bool {
     let (name, _) = normalise(&name.to_lowercase(), "");
     matches!(
         name.as_str(),
-        "amd64" | "386" | "arm" | "arm64" | "ppc64le" | "s390x" | "riscv64" | "mips64le" | "mips64" | "loong64" | "wasm"
+        "amd64"
+            | "386"
+            | "arm"
+            | "arm64"
+            | "ppc64le"
+            | "s390x"
+            | "riscv64"
+            | "mips64le"
+            | "mips64"
+            | "loong64"
+            | "wasm"
     )
 }
 

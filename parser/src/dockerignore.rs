@@ -20,6 +20,7 @@ use crate::gomatch::{self, BadPattern, clean_path};
 pub struct IgnoreFile {
     rules: Vec<Rule>,
     exceptions: bool,
+    name: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -192,6 +193,17 @@ impl IgnoreFile {
             origin: IgnoreLine { line, text: text.to_owned() },
         });
         Ok(())
+    }
+
+    /// The same file under another name than `.dockerignore`.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> IgnoreFile {
+        IgnoreFile { name: Some(name.into()), ..self }
+    }
+
+    /// How messages call it.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(".dockerignore")
     }
 
     /// Whether there is no pattern at all.

@@ -57,7 +57,7 @@ pub enum HttpAnswer {
     /// The copy at hand is still the right one.
     Unchanged(HttpHead),
     /// The file.
-    Body(HttpBody),
+    Body(Box<HttpBody>),
 }
 
 /// Reads a file that is being downloaded. Errors are [`io::Error`]s that wrap a [`RegistryError`]. Dropped early, it closes its
@@ -89,7 +89,7 @@ impl Client {
         if response.status() == StatusCode::NOT_MODIFIED {
             return Ok(HttpAnswer::Unchanged(head));
         }
-        Ok(HttpAnswer::Body(HttpBody {
+        Ok(HttpAnswer::Body(Box::new(HttpBody {
             handle: self.shared.handle()?,
             shared: self.shared.clone(),
             request: request.clone(),
@@ -99,7 +99,7 @@ impl Client {
             received: 0,
             failures: 0,
             done: false,
-        }))
+        })))
     }
 }
 

@@ -111,7 +111,7 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     for tree in session.locals.values() {
         tree.save_stats()?;
     }
-    let values = solved.map_err(|failure| failed(failure, &steps, &plans))?;
+    let values = solved.map_err(|failure| failed(failure, &graph, &steps, &plans))?;
     let report = report(session.store, &steps, &done, began.elapsed())?;
     let epochs = requests.iter().map(|request| request.epoch);
     let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, &done, epoch)).collect();
@@ -205,12 +205,14 @@ fn fetch_final(
     Ok(())
 }
 
-fn failed(failure: schedule::Failure<OpError>, steps: &[PlannedStep], plans: &[Plan]) -> BuildError {
+fn failed(failure: schedule::Failure<OpError>, graph: &Graph, steps: &[PlannedStep], plans: &[Plan]) -> BuildError {
     if matches!(failure.error, OpError::Cancelled) {
         return BuildError::Cancelled;
     }
-    let of = |step: &&PlannedStep| step.op == Some(failure.op) || step.also.contains(&failure.op);
-    let step = steps.iter().find(of).or_else(|| plans.iter().flat_map(|plan| &plan.steps).find(of));
+    let all = || steps.iter().chain(plans.iter().flat_map(|plan| &plan.steps));
+    let of = |op: OpId| all().find(|step| step.op == Some(op) || step.also.contains(&op));
+    // A download or a repository is no step; the one that copies from it is.
+    let step = of(failure.op).or_else(|| graph.users(failure.op).find_map(of));
     BuildError::Step { step: step.cloned().map(Box::new), error: failure.error }
 }
 

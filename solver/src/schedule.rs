@@ -17,7 +17,7 @@ use crate::cancel::Cancel;
 use crate::graph::{Graph, OpId};
 
 /// Carries out one op, given what its inputs came to.
-pub trait Worker: Sync {
+pub(crate) trait Worker: Sync {
     /// What an op comes to.
     type Value: Clone + Send;
     /// Why it did not.
@@ -32,11 +32,11 @@ pub trait Worker: Sync {
 
 /// Why a build did not reach its targets.
 #[derive(Debug)]
-pub struct Failure<E> {
+pub(crate) struct Failure<E> {
     /// The op that failed.
-    pub op: OpId,
+    pub(crate) op: OpId,
     /// Why.
-    pub error: E,
+    pub(crate) error: E,
 }
 
 /// Where an op stands. [`Run::set`] is the only place that changes it.
@@ -69,7 +69,7 @@ struct Run<'a, V> {
 /// # Errors
 /// The first failure, after all that was running has ended. A pressed cancel button shows up as the failure of the op that
 /// noticed it.
-pub fn solve<W: Worker>(
+pub(crate) fn solve<W: Worker>(
     graph: &Graph,
     targets: &[OpId],
     jobs: usize,

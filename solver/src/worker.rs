@@ -214,9 +214,11 @@ impl LocalWorker<'_> {
         let mut log = guard.create_log()?;
         let made = make(&mut log)?;
         let (layer, printed) = self.keep_layer(&step, made)?;
-        self.file(&step, key, layer, printed, started.elapsed())?;
+        // One time for the record and this build: the next build, which finds the record, then makes the same image.
+        let created = Timestamp::now();
+        self.file(&step, key, layer, printed, (created, started.elapsed()))?;
         drop(guard);
-        self.finished(step.id, started, How::Miss(reason), Some(key), Some(layer), printed, Timestamp::now());
+        self.finished(step.id, started, How::Miss(reason), Some(key), Some(layer), printed, created);
         Ok(on_top(step.below, layer, true))
     }
 
@@ -289,11 +291,10 @@ impl LocalWorker<'_> {
         key: Digest,
         layer: DiffId,
         log: Option<Digest>,
-        duration: Duration,
+        (now, duration): (Timestamp, Duration),
     ) -> Result<(), OpError> {
         let blobs: Vec<Digest> =
             step.lists.iter().map(|list| self.store.put_blob(list.as_bytes())).collect::<Result<_, _>>()?;
-        let now = Timestamp::now();
         let slot = self.steps.get(&step.id).map_or_else(String::new, |planned| self.past.slot(planned));
         let base = ChainId::of(&step.below.layers);
         let record = Record { key, slot, layer: Some(layer), base, created: now, last_used: now, duration, log };

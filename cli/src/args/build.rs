@@ -4,125 +4,125 @@ use std::path::PathBuf;
 
 /// Build an image from a Dockerfile
 #[derive(Debug, clap::Args)]
-pub struct BuildArgs {
+pub(crate) struct BuildArgs {
     /// Context: a directory, a git or http URL, or `-` for a tar or a Dockerfile on standard input
     #[arg(value_name = "PATH|URL|-")]
-    pub context: String,
+    pub(crate) context: String,
     /// Add a name to /etc/hosts of every RUN: `host:ip` or `host=ip`
     #[arg(long, value_name = "HOST:IP")]
-    pub add_host: Vec<String>,
+    pub(crate) add_host: Vec<String>,
     /// Grant an entitlement: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
-    pub allow: Vec<String>,
+    pub(crate) allow: Vec<String>,
     /// Add an annotation to the image
     #[arg(long, value_name = "[TYPE:]KEY=VALUE")]
-    pub annotation: Vec<String>,
+    pub(crate) annotation: Vec<String>,
     /// Set a build-time variable; without `=VALUE`, from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
-    pub build_arg: Vec<String>,
+    pub(crate) build_arg: Vec<String>,
     /// Read build-time variables from a file of `NAME=VALUE` lines
     #[arg(long, value_name = "FILE")]
-    pub build_arg_file: Vec<PathBuf>,
+    pub(crate) build_arg_file: Vec<PathBuf>,
     /// Add a named context: a directory, docker-image://IMAGE, oci-layout://DIR, a git or http URL
     #[arg(long, value_name = "NAME=VALUE")]
-    pub build_context: Vec<String>,
+    pub(crate) build_context: Vec<String>,
     /// Make the host's trusted certificates known inside RUN: `host`, or the path of a CA bundle
     #[arg(long, value_name = "host|FILE")]
-    pub ca_cert: Option<String>,
+    pub(crate) ca_cert: Option<String>,
     /// Import cache records
     #[arg(long, value_name = "SOURCE")]
-    pub cache_from: Vec<String>,
+    pub(crate) cache_from: Vec<String>,
     /// Export cache records
     #[arg(long, value_name = "DESTINATION")]
-    pub cache_to: Vec<String>,
+    pub(crate) cache_to: Vec<String>,
     /// What to do with the Dockerfile
     #[arg(long, value_name = "build|check|outline|targets[,format=json]")]
-    pub call: Option<String>,
+    pub(crate) call: Option<String>,
     /// Check the Dockerfile and build nothing; short for --call=check
     #[arg(long)]
-    pub check: bool,
+    pub(crate) check: bool,
     /// Parent cgroup of RUN containers
     #[arg(long, value_name = "PATH")]
-    pub cgroup_parent: Option<String>,
+    pub(crate) cgroup_parent: Option<String>,
     /// Print why each step missed the cache, with every difference
     #[arg(long)]
-    pub explain: bool,
+    pub(crate) explain: bool,
     /// Dockerfile [default: PATH/Dockerfile]; `-` for standard input
     #[arg(long, short, value_name = "FILE|URL|-")]
-    pub file: Option<String>,
+    pub(crate) file: Option<String>,
     /// Write the image id to a file
     #[arg(long, value_name = "FILE")]
-    pub iidfile: Option<PathBuf>,
+    pub(crate) iidfile: Option<PathBuf>,
     /// Set a label of the image
     #[arg(long, value_name = "KEY=VALUE")]
-    pub label: Vec<String>,
+    pub(crate) label: Vec<String>,
     /// Keep the image in the local store even with another --output or --push
     #[arg(long)]
-    pub load: bool,
+    pub(crate) load: bool,
     /// Run again what is older: `7d`, or `7d:STAGE`
     #[arg(long, value_name = "AGE[:STAGE]")]
-    pub max_age: Vec<String>,
+    pub(crate) max_age: Vec<String>,
     /// Write the result's digests and more to a file, as docker buildx does
     #[arg(long, value_name = "FILE")]
-    pub metadata_file: Option<PathBuf>,
+    pub(crate) metadata_file: Option<PathBuf>,
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
-    pub network: String,
+    pub(crate) network: String,
     /// Run every step again
     #[arg(long)]
-    pub no_cache: bool,
+    pub(crate) no_cache: bool,
     /// Run every step of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',', conflicts_with = "no_cache")]
-    pub no_cache_filter: Vec<String>,
+    pub(crate) no_cache_filter: Vec<String>,
     /// Where the result goes: `type=oci|docker|image|registry|local|tar|cacheonly,dest=…`, a directory, or `-` for a tar
     #[arg(long, short, value_name = "DESTINATION")]
-    pub output: Vec<String>,
+    pub(crate) output: Vec<String>,
     /// Platforms to build for
     #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', env = "DOCKER_DEFAULT_PLATFORM")]
-    pub platform: Vec<String>,
+    pub(crate) platform: Vec<String>,
     /// How progress is shown: auto, tty, plain, rawjson, quiet or none
     #[arg(long, value_name = "KIND", env = "BUILDKIT_PROGRESS", default_value = "auto")]
-    pub progress: String,
+    pub(crate) progress: String,
     /// Ask the registries even for images that are in the store
     #[arg(long)]
-    pub pull: bool,
+    pub(crate) pull: bool,
     /// Push the image to its registry
     #[arg(long)]
-    pub push: bool,
+    pub(crate) push: bool,
     /// Print the image id and nothing else
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Write what each step did and why to a JSON file, or to a page when it ends in .html
     #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
+    pub(crate) report: Option<PathBuf>,
     /// Limit RUN steps: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
     #[arg(long, value_name = "KEY=VALUE")]
-    pub resource: Vec<String>,
+    pub(crate) resource: Vec<String>,
     /// Memory limit of RUN steps
     #[arg(long, short, value_name = "BYTES")]
-    pub memory: Option<String>,
+    pub(crate) memory: Option<String>,
     /// Hand a secret to RUN: `id=NAME[,src=FILE|,env=VARIABLE]`
     #[arg(long, value_name = "SECRET")]
-    pub secret: Vec<String>,
+    pub(crate) secret: Vec<String>,
     /// Size of /dev/shm in RUN
     #[arg(long, value_name = "BYTES")]
-    pub shm_size: Option<String>,
+    pub(crate) shm_size: Option<String>,
     /// Hand an agent socket or keys to RUN: `default` or `ID[=SOCKET]`
     #[arg(long, value_name = "default|ID[=SOCKET]")]
-    pub ssh: Vec<String>,
+    pub(crate) ssh: Vec<String>,
     /// Name the image
     #[arg(long, short, value_name = "NAME[:TAG]")]
-    pub tag: Vec<String>,
+    pub(crate) tag: Vec<String>,
     /// Stages to build [default: the last one]
     #[arg(long, value_name = "STAGE")]
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// Limit of RUN processes: `NAME=SOFT[:HARD]`
     #[arg(long, value_name = "LIMIT")]
-    pub ulimit: Vec<String>,
+    pub(crate) ulimit: Vec<String>,
     /// Number of steps that run at the same time
     #[arg(long, value_name = "N", default_value_t = 64)]
-    pub jobs: usize,
+    pub(crate) jobs: usize,
     /// Verify TLS certificates of registries
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
-    pub tls_verify: bool,
+    pub(crate) tls_verify: bool,
 }

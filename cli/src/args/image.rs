@@ -4,150 +4,150 @@ use std::path::PathBuf;
 
 /// List images
 #[derive(Debug, clap::Args)]
-pub struct ImagesArgs {
+pub(crate) struct ImagesArgs {
     /// Only images of this name
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Print full ids
     #[arg(long)]
-    pub no_trunc: bool,
+    pub(crate) no_trunc: bool,
     /// Print ids alone
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Print JSON, one image a line
     #[arg(long, value_name = "table|json", default_value = "table")]
-    pub format: String,
+    pub(crate) format: String,
 }
 
 /// Remove names of images, and images that have no name left
 #[derive(Debug, clap::Args)]
-pub struct RmiArgs {
+pub(crate) struct RmiArgs {
     /// Names or ids
     #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
+    pub(crate) images: Vec<String>,
     /// Remove the image with all its names
     #[arg(long, short)]
-    pub force: bool,
+    pub(crate) force: bool,
 }
 
 /// Give an image another name
 #[derive(Debug, clap::Args)]
-pub struct TagArgs {
+pub(crate) struct TagArgs {
     /// Name or id
-    pub image: String,
+    pub(crate) image: String,
     /// New name
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// Print what is known about images or containers, as JSON
 #[derive(Debug, clap::Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// Names or ids
     #[arg(required = true, value_name = "NAME")]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
 }
 
 /// Print how an image was made
 #[derive(Debug, clap::Args)]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     /// Name or id
-    pub image: String,
+    pub(crate) image: String,
     /// Print whole instructions
     #[arg(long)]
-    pub no_trunc: bool,
+    pub(crate) no_trunc: bool,
 }
 
 /// Read images from an OCI layout (tar or directory) or a docker archive
 #[derive(Debug, clap::Args)]
-pub struct LoadArgs {
+pub(crate) struct LoadArgs {
     /// File or directory; standard input when it is `-` or left out
     #[arg(long, short, value_name = "FILE")]
-    pub input: Option<PathBuf>,
+    pub(crate) input: Option<PathBuf>,
     /// Name for the image
     #[arg(long, short, value_name = "NAME[:TAG]")]
-    pub tag: Option<String>,
+    pub(crate) tag: Option<String>,
     /// Print image ids alone
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// Write images to a docker archive or an OCI layout
 #[derive(Debug, clap::Args)]
-pub struct SaveArgs {
+pub(crate) struct SaveArgs {
     /// Names or ids
     #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
+    pub(crate) images: Vec<String>,
     /// File; standard output when left out
     #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// docker-archive or oci-archive
     #[arg(long, value_name = "FORMAT", default_value = "docker-archive")]
-    pub format: String,
+    pub(crate) format: String,
 }
 
 /// Fetch an image from its registry
 #[derive(Debug, clap::Args)]
-pub struct PullArgs {
+pub(crate) struct PullArgs {
     /// Name
-    pub image: String,
+    pub(crate) image: String,
     /// Platform, of an image that has several
     #[arg(long, value_name = "OS/ARCH")]
-    pub platform: Option<String>,
+    pub(crate) platform: Option<String>,
     /// Print the image id alone
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Verify TLS certificates of registries
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
-    pub tls_verify: bool,
+    pub(crate) tls_verify: bool,
 }
 
 /// Send an image to its registry
 #[derive(Debug, clap::Args)]
-pub struct PushArgs {
+pub(crate) struct PushArgs {
     /// Name
-    pub image: String,
+    pub(crate) image: String,
     /// Print nothing
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Compression of new layers: gzip, zstd or uncompressed
     #[arg(long, value_name = "CODEC", default_value = "gzip")]
-    pub compression: String,
+    pub(crate) compression: String,
     /// Verify TLS certificates of registries
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
-    pub tls_verify: bool,
+    pub(crate) tls_verify: bool,
 }
 
 /// Remove what nothing uses: images without a name, old results, caches
 #[derive(Debug, clap::Args)]
-pub struct PruneArgs {
+pub(crate) struct PruneArgs {
     /// Remove everything that no image name and no container needs, cache mounts too
     #[arg(long, short)]
-    pub all: bool,
+    pub(crate) all: bool,
     /// Do not ask
     #[arg(long, short)]
-    pub force: bool,
+    pub(crate) force: bool,
 }
 
 /// Print what the store holds, in bytes
 #[derive(Debug, clap::Args)]
-pub struct DfArgs {
+pub(crate) struct DfArgs {
     /// Print JSON
     #[arg(long, value_name = "table|json", default_value = "table")]
-    pub format: String,
+    pub(crate) format: String,
 }
 
 /// Print why the steps of a build missed the cache
 #[derive(Debug, clap::Args)]
-pub struct ExplainArgs {
+pub(crate) struct ExplainArgs {
     /// Build to explain, by its id or the start of it [default: the last one]
-    pub build: Option<String>,
+    pub(crate) build: Option<String>,
     /// Build to compare it with [default: the one before of the same Dockerfile]
-    pub with: Option<String>,
+    pub(crate) with: Option<String>,
 }
 
 /// Print what this machine can do and what rbuild makes of it
 #[derive(Debug, clap::Args)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long, value_name = "table|json", default_value = "table")]
-    pub format: String,
+    pub(crate) format: String,
 }

@@ -1,6 +1,7 @@
 //! The command line as typed: docker's words and flags. What they mean together is decided by the commands.
 
 mod build;
+mod history;
 mod image;
 
 use std::ffi::OsString;
@@ -8,45 +9,49 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use build::BuildArgs;
-pub use image::{
-    DfArgs, DoctorArgs, ExplainArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, PruneArgs, PullArgs, PushArgs, RmiArgs,
-    SaveArgs, TagArgs,
+pub(crate) use build::BuildArgs;
+pub(crate) use history::{ContextCommand, ContextDirArgs, ContextLsArgs, ContextWhyArgs};
+pub(crate) use image::{
+    DfArgs, DoctorArgs, ExplainArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, PruneArgs, PullArgs, PushArgs,
+    RmiArgs, SaveArgs, TagArgs,
 };
 
 /// Builds images from Dockerfiles and runs them, without a daemon.
 #[derive(Debug, Parser)]
 #[command(name = "rbuild", version, disable_help_subcommand = true, max_term_width = 120)]
 #[command(after_help = "`rbuild [OPTIONS] PATH` is short for `rbuild build [OPTIONS] PATH`.")]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What goes for every command.
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// Directory of the store [default: /var/lib/rbuild, or $XDG_DATA_HOME/rbuild for an ordinary user]
     #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
     /// Print what rbuild does and the whole chain of causes of an error
     #[arg(long, short = 'D', global = true)]
-    pub debug: bool,
+    pub(crate) debug: bool,
     /// error, warn, info, debug or trace
     #[arg(long, global = true, value_name = "LEVEL")]
-    pub log_level: Option<String>,
+    pub(crate) log_level: Option<String>,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
+    /// Look at what a build would see of its context
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Print why the steps of a build missed the cache
     Explain(ExplainArgs),
     /// List images
@@ -85,7 +90,7 @@ pub enum Command {
 const GLOBAL_WITH_VALUE: [&str; 2] = ["--root", "--log-level"];
 
 /// Puts `build` in where the command was left out: `rbuild -t app .`.
-pub fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+pub(crate) fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let known: Vec<String> = Cli::command()
         .get_subcommands()
         .flat_map(|command| command.get_name_and_visible_aliases().into_iter().map(str::to_owned).collect::<Vec<_>>())

@@ -40,7 +40,8 @@ fn find(store: &Store, text: Option<&str>) -> Result<BuildRow, CommandError> {
     let found = match text {
         None => store.builds(None, 1)?.into_iter().next(),
         Some(text) => {
-            let number = text.parse().map_err(|_| CommandError::input(format!("`{text}` is not the number of a build")))?;
+            let number =
+                text.parse().map_err(|_| CommandError::input(format!("`{text}` is not the number of a build")))?;
             store.build(BuildId(number))?
         }
     };
@@ -73,7 +74,8 @@ fn compare(one: &[StepRow], two: &[StepRow]) -> String {
         };
         writeln!(text, "{word:<18} {:>4}  {}", step.line, step.instruction).expect("writing to a string does not fail");
     }
-    let lacks = |other: &&StepRow| !one.iter().any(|step| step.stage == other.stage && step.instruction == other.instruction);
+    let lacks =
+        |other: &&StepRow| !one.iter().any(|step| step.stage == other.stage && step.instruction == other.instruction);
     for step in two.iter().filter(lacks) {
         writeln!(text, "{:<18} {:>4}  {}", "only in the second", step.line, step.instruction)
             .expect("writing to a string does not fail");

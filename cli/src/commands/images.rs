@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cache::{Pin, Store, Target};
+use cache::{Store, Target};
 use oci::{ImageConfig, Reference};
 use serde_json::json;
 
@@ -55,11 +55,14 @@ pub(crate) fn list(args: &ImagesArgs, context: &Context) -> Result<ExitCode, Com
         "json" => {
             for (name, digest, created, bytes) in &rows {
                 let (repository, tag) = name_parts(name.as_ref());
-                println!("{}", json!({"Repository": repository, "Tag": tag, "ID": digest.to_string(), "CreatedAt": created, "Size": bytes}));
+                println!(
+                    "{}",
+                    json!({"Repository": repository, "Tag": tag, "ID": digest.to_string(), "CreatedAt": created, "Size": bytes})
+                );
             }
         }
         "table" => {
-            println!("{:<30} {:<15} {:<14} {:<18} {}", "REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE");
+            println!("{:<30} {:<15} {:<14} {:<18} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED");
             for (name, digest, created, bytes) in &rows {
                 let (repository, tag) = name_parts(name.as_ref());
                 println!("{repository:<30} {tag:<15} {:<14} {:<18} {}", id(digest), ago(created), size(*bytes));
@@ -112,7 +115,14 @@ fn remove_one(store: &Store, text: &str, force: bool) -> Result<(), CommandError
     let ids = store.images_of(&target)?;
     let names: Vec<Reference> =
         store.names()?.into_iter().filter(|(_, named)| *named == target).map(|(name, _)| name).collect();
-    if !force && let Some(user) = container_of(store, &ids)? && (name.is_none() || names.len() == 1) {
+    let mut users = Vec::new();
+    for id in &ids {
+        users.extend(crate::container::made_of(store, id)?);
+    }
+    if !force
+        && let Some(user) = users.first()
+        && (name.is_none() || names.len() == 1)
+    {
         let error = CommandError::failed(format!("image {text} is being used by container {user}"));
         return Err(error.hint("remove the container first, or use --force to take the name away"));
     }
@@ -135,17 +145,6 @@ fn remove_one(store: &Store, text: &str, force: bool) -> Result<(), CommandError
         }
     }
     Ok(())
-}
-
-/// A container that was made from one of these images.
-fn container_of(store: &Store, ids: &[oci::Digest]) -> Result<Option<String>, CommandError> {
-    for container in store.containers()? {
-        let pins = container.pins()?;
-        if pins.iter().any(|pin| matches!(pin, Pin::Blob(image) if ids.contains(image))) {
-            return Ok(Some(container.name()?));
-        }
-    }
-    Ok(None)
 }
 
 /// Names an image.
@@ -226,4 +225,3 @@ pub(crate) fn history(args: &HistoryArgs, context: &Context) -> Result<ExitCode,
     }
     Ok(ExitCode::SUCCESS)
 }
-

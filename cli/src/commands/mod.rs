@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod context;
 mod doctor;
 mod explain;
 mod images;
@@ -18,6 +19,7 @@ use crate::report::CommandError;
 pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
     match command {
         Command::Build(args) => build::run(&args, context),
+        Command::Context(command) => context::run(&command),
         Command::Explain(args) => explain::run(&args, context),
         Command::Images(args) => images::list(&args, context),
         Command::Rmi(args) => images::remove(&args, context),

@@ -63,14 +63,22 @@ pub(crate) fn usage(args: &DfArgs, context: &Context) -> Result<ExitCode, Comman
             let kinds: serde_json::Map<String, serde_json::Value> = usage
                 .kinds
                 .iter()
-                .map(|(kind, size)| (kind.name().to_owned(), json!({"entries": size.entries, "bytes": size.bytes, "disk": size.disk})))
+                .map(|(kind, size)| {
+                    (kind.name().to_owned(), json!({"entries": size.entries, "bytes": size.bytes, "disk": size.disk}))
+                })
                 .collect();
             println!("{}", json!({"kinds": kinds, "bytes": total.bytes, "disk": total.disk}));
         }
         "table" => {
             println!("{:<20} {:>10} {:>12} {:>12}", "KIND", "ENTRIES", "BYTES", "ON DISK");
             for (kind, taken) in &usage.kinds {
-                println!("{:<20} {:>10} {:>12} {:>12}", kind.name(), taken.entries, size(taken.bytes), size(taken.disk));
+                println!(
+                    "{:<20} {:>10} {:>12} {:>12}",
+                    kind.name(),
+                    taken.entries,
+                    size(taken.bytes),
+                    size(taken.disk)
+                );
             }
             println!("{:<20} {:>10} {:>12} {:>12}", "total", total.entries, size(total.bytes), size(total.disk));
         }

@@ -24,7 +24,8 @@ pub(crate) fn load(args: &LoadArgs, context: &Context) -> Result<ExitCode, Comma
             report.hint("`rbuild load` reads OCI layouts and docker archives, as tar or directory")
         })?,
         None if std::io::stdin().is_terminal() => {
-            return Err(CommandError::input("there is nothing to load: standard input is a terminal").hint("name a file with -i"));
+            return Err(CommandError::input("there is nothing to load: standard input is a terminal")
+                .hint("name a file with -i"));
         }
         None => exporter::load(&store, Input::Stream(&mut std::io::stdin()), name.as_ref())?,
     };
@@ -53,7 +54,9 @@ pub(crate) fn save(args: &SaveArgs, context: &Context) -> Result<ExitCode, Comma
         names.extend(name);
     }
     if args.images.len() > 1 {
-        return Err(CommandError::input("several images in one archive are not supported yet").hint("save them one by one"));
+        return Err(
+            CommandError::input("several images in one archive are not supported yet").hint("save them one by one")
+        );
     }
     let options = ImageOptions::default();
     with_file_or_stdout(args.output.as_deref(), |output| {

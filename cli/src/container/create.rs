@@ -73,6 +73,7 @@ fn fill_directory(
     match rest {
         Ok(()) => Ok(dir),
         Err(error) => {
+            // Nothing in it belongs to other users yet.
             store.remove_container(&dir)?;
             Err(error)
         }

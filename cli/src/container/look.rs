@@ -7,7 +7,7 @@ use oci::Digest;
 use super::config::{CONFIG_FILE, Config};
 use super::control;
 use super::create::remove_anonymous_volumes;
-use super::start::spawn_helper;
+use super::start::{allow_removal, spawn_helper};
 use super::state::{Ended, Live, Phase, State};
 use crate::report::{CommandError, Kind};
 
@@ -105,6 +105,7 @@ fn bury(store: &Store, mut seen: Seen) -> Result<Option<Seen>, CommandError> {
     if !seen.config.life.auto_remove {
         return Ok(Some(seen));
     }
+    allow_removal(store)?;
     store.remove_container(&seen.dir)?;
     remove_anonymous_volumes(store, &seen.config);
     Ok(None)

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use cache::{Backend, ContainerDir, Store, UnpackJob};
+use cache::{Backend, ContainerDir, Store, TreeRemover, UnpackJob};
 use executor::net::{ForwardError, Forwarder};
 use executor::spec::{Upper, WindowSize};
 use executor::{Container, ExecError, Helper, HelperOptions, Stdio};
@@ -54,6 +54,16 @@ impl From<IdentityError> for CommandError {
 /// Starts the helper that containers of this store live in.
 pub(crate) fn spawn_helper(store_root: &Path) -> Result<Helper, CommandError> {
     Helper::spawn(&HelperOptions::new(store_root.join("mnt"))).map_err(|error| exec_error(&error))
+}
+
+/// Lets the store remove files of containers: those of an ordinary user may belong to other users, and only a helper in its
+/// user namespace can remove them.
+pub(crate) fn allow_removal(store: &Store) -> Result<(), CommandError> {
+    if !rustix::process::geteuid().is_root() {
+        let helper = spawn_helper(store.root())?;
+        store.set_tree_remover(TreeRemover::new(move |path| helper.remove_tree(path).map_err(io::Error::other)));
+    }
+    Ok(())
 }
 
 /// A started container.

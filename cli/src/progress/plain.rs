@@ -36,8 +36,7 @@ impl Plain {
             Event::Started { vertex, name } => {
                 let number = self.vertices.len() + 1;
                 let started = Instant::now();
-                self.vertices
-                    .insert(*vertex, Vertex { name: name.clone(), number, started, partial: Vec::new() });
+                self.vertices.insert(*vertex, Vertex { name: name.clone(), number, started, partial: Vec::new() });
                 self.turn_to(*vertex, &mut out);
             }
             Event::Log { vertex, bytes, .. } => self.log(*vertex, bytes, &mut out),

@@ -2,6 +2,11 @@
 //! backends are in `e2e::run`; these go through the rest, and look at the machine for what was left.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub, dead_code)]
 
+#[expect(
+    unused_imports,
+    missing_debug_implementations,
+    reason = "shared with the other end-to-end tests, which use more of it"
+)]
 #[path = "../e2e/support/mod.rs"]
 mod support;
 
@@ -27,6 +32,16 @@ pub fn space_with_bridges() -> Option<TestSpace> {
         return None;
     }
     space()
+}
+
+/// A space whose containers can have users besides root.
+pub fn space_with_users() -> Option<TestSpace> {
+    let space = space()?;
+    if shell(&space, &[], "grep -c . /proc/self/uid_map").stdout == "1\n" && !rustix::process::geteuid().is_root() {
+        skip("this user has no subordinate ids");
+        return None;
+    }
+    Some(space)
 }
 
 /// `run --rm` of a shell script without a network.

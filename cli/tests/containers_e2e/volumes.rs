@@ -1,12 +1,12 @@
 //! Volumes and binds.
 
-use crate::{shell, space};
+use crate::{shell, space, space_with_users};
 
 #[test]
 fn a_new_volume_has_what_the_image_has() {
-    let Some(space) = space() else { return };
+    let Some(space) = space_with_users() else { return };
     space.dockerfile("FROM busybox\nRUN mkdir /data && echo a > /data/a && ln /data/a /data/b && ln -s a /data/c && chown 7:8 /data/a && chmod 711 /data\n");
-    space.build(&[]);
+    space.build(&["--network", "none"]);
     let script = "stat -c '%a %u:%g %h %n' /data /data/a /data/b; readlink /data/c; cat /data/b; echo more >> /data/a";
     let run = |flags: &[&str]| {
         space.ok(&[&["run", "--rm", "--network", "none"], flags, &["image", "sh", "-c", script]].concat())
@@ -23,7 +23,7 @@ fn a_new_volume_has_what_the_image_has() {
 fn volumes_of_the_image_are_anonymous() {
     let Some(space) = space() else { return };
     space.dockerfile("FROM busybox\nRUN mkdir /data && echo a > /data/a\nVOLUME /data\n");
-    space.build(&[]);
+    space.build(&["--network", "none"]);
     space.ok(&["run", "--name", "box", "--network", "none", "image", "sh", "-c", "cat /data/a; echo b > /data/a"]);
     assert_eq!(space.ok(&["start", "-a", "box"]), "b\n");
     let volume = space.ok(&["volume", "ls", "-q"]);

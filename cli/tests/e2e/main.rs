@@ -14,6 +14,7 @@ mod export;
 mod images;
 mod rebuild;
 mod registry;
+mod remote;
 mod rootless;
 mod run;
 mod stages;

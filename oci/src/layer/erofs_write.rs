@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::Digest;
 
-use super::attrs::{Device, Kind, OverlayXattr, Time, Xattrs};
+use super::attrs::{Kind, OverlayXattr, Time, Xattrs};
 use super::chunks::{self, ChunkError, Chunks, CopyBudget};
 use super::data::Data;
 use super::erofs_dir::{self, Dirent};
@@ -270,7 +270,7 @@ impl Image<'_> {
         let inode_len = if planned.is_extended { EXTENDED_INODE } else { COMPACT_INODE };
         let at = planned.offset as usize;
         let (layout, size, union) = self.content_fields(planned, node);
-        let kind = kind_of(node);
+        let kind = node.kind();
         let inode = &mut self.bytes[at..at + inode_len];
         let extended = if planned.is_extended { FORMAT_EXTENDED } else { 0 };
         inode.put_u16(0, layout << 1 | extended);
@@ -337,7 +337,7 @@ impl Image<'_> {
             b".." => Dirent { name, nid: self.plan.nid(planned.parent), file_type: dirent_type(mode_bits(Kind::Dir)) },
             name => {
                 let child = dir.entries[name];
-                let file_type = dirent_type(mode_bits(kind_of(self.tree.node(child))));
+                let file_type = dirent_type(mode_bits(self.tree.node(child).kind()));
                 Dirent { name, nid: self.plan.nid(child), file_type }
             }
         };
@@ -392,18 +392,6 @@ impl Image<'_> {
         // Overlayfs tells lower layers apart by their UUIDs.
         let uuid = Digest::of(&self.bytes[META..]);
         self.bytes[SUPERBLOCK + 48..SUPERBLOCK + 64].copy_from_slice(&uuid.as_bytes()[..16]);
-    }
-}
-
-fn kind_of(node: &Node) -> Kind {
-    match &node.body {
-        Body::Dir(_) => Kind::Dir,
-        Body::File(data) => Kind::File { size: data.size() },
-        Body::Symlink(_) => Kind::Symlink,
-        Body::Char(device) => Kind::Char(*device),
-        Body::Block(device) => Kind::Block(*device),
-        Body::Fifo => Kind::Fifo,
-        Body::Whiteout => Kind::Char(Device::WHITEOUT),
     }
 }
 

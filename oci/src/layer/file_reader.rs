@@ -30,6 +30,10 @@ impl FileReader {
         self.data.extents()
     }
 
+    pub(super) fn into_data(self) -> Data<Source> {
+        self.data
+    }
+
     /// The piece at the position, or none with the bytes of hole that come first.
     fn piece(&mut self) -> Result<&Extent<Source>, u64> {
         while self.data.extents().get(self.next).is_some_and(|e| e.end() <= self.position) {

@@ -189,7 +189,7 @@ impl Index {
         let is_tail = dir.layout == LAYOUT_INLINE && number == dir.size / BLOCK;
         let offset = match dir.layout {
             LAYOUT_INLINE if is_tail => dir.offset + dir.inode_len + dir.xattr_len,
-            LAYOUT_INLINE | LAYOUT_PLAIN => u64::from(dir.union) * BLOCK + start,
+            LAYOUT_INLINE | LAYOUT_PLAIN => start.saturating_add(u64::from(dir.union) * BLOCK),
             _ => return bad("directory layout", dir.offset),
         };
         let bytes = self.bytes_at(offset, len)?;

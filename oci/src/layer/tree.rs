@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use super::attrs::{Attrs, Device};
+use super::attrs::{Attrs, Device, Kind};
 use super::data::Data;
 use super::index::Index;
 use super::path::LayerPath;
@@ -139,6 +139,21 @@ impl LayerTree {
             }
         }
         counts
+    }
+}
+
+impl Node {
+    /// What it is; a whiteout is what overlayfs takes for one.
+    pub(super) fn kind(&self) -> Kind {
+        match &self.body {
+            Body::Dir(_) => Kind::Dir,
+            Body::File(data) => Kind::File { size: data.size() },
+            Body::Symlink(_) => Kind::Symlink,
+            Body::Char(device) => Kind::Char(*device),
+            Body::Block(device) => Kind::Block(*device),
+            Body::Fifo => Kind::Fifo,
+            Body::Whiteout => Kind::Char(Device::WHITEOUT),
+        }
     }
 }
 

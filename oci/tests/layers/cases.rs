@@ -264,10 +264,12 @@ fn twice() -> Vec<Case> {
     ]
 }
 
+/// A layer over [`base`] that must leave nothing of its directory `d`.
+fn gone(name: &'static str, tar: Tar, more: &[(&'static str, &str)]) -> Case {
+    case(name, vec![base(), tar.finish()], &[&[("d/old", "nothing"), ("d/sub/older", "nothing")], more].concat())
+}
+
 fn whiteouts() -> Vec<Case> {
-    let gone = |name, tar: Tar, more: &[(&'static str, &str)]| {
-        case(name, vec![base(), tar.finish()], &[&[("d/old", "nothing"), ("d/sub/older", "nothing")], more].concat())
-    };
     vec![
         gone("a removed directory", Tar::new().whiteout(".wh.d"), &[("d", "nothing"), ("etc", "dir")]),
         gone(
@@ -284,20 +286,6 @@ fn whiteouts() -> Vec<Case> {
             "whiteout and a file inside, without an entry for the directory",
             Tar::new().file("d/new", 0o644, b"n").whiteout(".wh.d"),
             &[("d", "dir 0755 0:0"), ("d/new", "file 1")],
-        ),
-        gone(
-            "opaque mark first",
-            Tar::new().whiteout("d/.wh..wh..opq").file("d/sub/new", 0o644, b"n"),
-            &[("d", "dir 0700"), ("d/sub/new", "file 1"), ("d/sub", "dir 0755")],
-        ),
-        gone(
-            "opaque mark last, with idle whiteouts",
-            Tar::new()
-                .file("d/new", 0o644, b"n")
-                .whiteout("d/.wh.old")
-                .whiteout("d/.wh.never")
-                .whiteout("d/.wh..wh..opq"),
-            &[("d/new", "file 1"), ("d/never", "nothing")],
         ),
         case(
             "whiteouts one by one, through a symlink, and of nothing",
@@ -316,11 +304,6 @@ fn whiteouts() -> Vec<Case> {
             ],
         ),
         case(
-            "the whole root is opaque",
-            vec![base(), Tar::new().whiteout(".wh..wh..opq").dir("usr", 0o755).file("x", 0o644, b"x").finish()],
-            &[("etc", "nothing"), ("usr/lib", "nothing"), ("usr", "dir 0755 0:0"), ("x", "file"), ("lib", "nothing")],
-        ),
-        case(
             "whiteouts do not reach into their own layer",
             vec![Tar::new().file("a", 0o644, b"a").whiteout(".wh.a").whiteout(".wh.b").file("b", 0o644, b"b").finish()],
             &[("a", "file"), ("b", "file")],
@@ -335,6 +318,30 @@ fn whiteouts() -> Vec<Case> {
                     .finish(),
             ],
             &[("a", "file"), (".wh..wh.plnk", "nothing")],
+        ),
+    ]
+}
+
+fn opaque() -> Vec<Case> {
+    vec![
+        gone(
+            "opaque mark first",
+            Tar::new().whiteout("d/.wh..wh..opq").file("d/sub/new", 0o644, b"n"),
+            &[("d", "dir 0700"), ("d/sub/new", "file 1"), ("d/sub", "dir 0755")],
+        ),
+        gone(
+            "opaque mark last, with idle whiteouts",
+            Tar::new()
+                .file("d/new", 0o644, b"n")
+                .whiteout("d/.wh.old")
+                .whiteout("d/.wh.never")
+                .whiteout("d/.wh..wh..opq"),
+            &[("d/new", "file 1"), ("d/never", "nothing")],
+        ),
+        case(
+            "the whole root is opaque",
+            vec![base(), Tar::new().whiteout(".wh..wh..opq").dir("usr", 0o755).file("x", 0o644, b"x").finish()],
+            &[("etc", "nothing"), ("usr/lib", "nothing"), ("usr", "dir 0755 0:0"), ("x", "file"), ("lib", "nothing")],
         ),
     ]
 }

@@ -3,8 +3,10 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod cases;
+mod formats;
 mod hostile;
 mod listing;
+mod oracle;
 mod packing;
 mod stack;
 mod tarball;
@@ -108,7 +110,9 @@ fn disagreements(stack: &Stack, seen: &Listing) -> Vec<String> {
     let mut found = Vec::new();
     for (way, lowers, xattr) in ways {
         if let [only] = &lowers[..] {
-            let alone = listing::of_dir(only);
+            let mut alone = listing::of_dir(only);
+            // Only overlayfs hides whiteouts.
+            alone.retain(|_, line| !line.starts_with("char 0:0 "));
             if alone != *seen {
                 found.push(format!("view and {way} alone differ\n{}", difference(seen, &alone)));
             }
@@ -215,4 +219,70 @@ fn user_namespace() {
     let mut stack = Stack::new(&second);
     stack.push(&packing::lower()).unwrap();
     assert_eq!(packing::check(&mut stack, &lowers[..1], &scratch, OverlayXattr::User, false), None);
+}
+
+#[test]
+fn random_chains_are_what_system_calls_make_of_them() {
+    in_mount_namespace("random_chains");
+}
+
+#[test]
+#[ignore = "run by random_chains_are_what_system_calls_make_of_them"]
+fn random_chains() {
+    let scratch = tempfile::tempdir().unwrap();
+    if !can_mount(scratch.path()) {
+        return;
+    }
+    let count = std::env::var("RBUILD_TEST_CHAINS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
+    let mut failures = Vec::new();
+    for seed in 1..=count {
+        let dir = tempfile::tempdir().unwrap();
+        let (stack, wrong) = random_chain(dir.path(), seed);
+        failures.extend(wrong);
+        let seen = listing::of_view(&stack.view);
+        failures.extend(disagreements(&stack, &seen));
+        unmount_all(dir.path());
+        if !failures.is_empty() {
+            panic!("seed {seed}:\n{}", failures.join("\n"));
+        }
+    }
+}
+
+/// A chain of three layers, and what is wrong with it beside the plain directory.
+fn random_chain(dir: &Path, seed: u64) -> (Stack, Vec<String>) {
+    let mut numbers = oracle::Numbers(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
+    let (plain, draft) = (dir.join("plain"), dir.join("draft"));
+    std::fs::create_dir(&plain).unwrap();
+    let mut stack = Stack::new(dir);
+    let mut wrong = Vec::new();
+    while stack.view.layers().len() < 3 && wrong.is_empty() {
+        assert!(Command::new("cp").arg("-a").arg(&plain).arg(&draft).status().unwrap().success());
+        let layer = numbers.layer();
+        let (applied, pushed) = (oracle::apply(&draft, &layer), stack.push(&oracle::tar(&layer)));
+        if applied.is_ok() != pushed.is_ok() {
+            wrong.push(format!("{applied:?}, but {pushed:?}"));
+        }
+        if applied.is_err() {
+            std::fs::remove_dir_all(&draft).unwrap();
+            continue;
+        }
+        std::fs::remove_dir_all(&plain).unwrap();
+        std::fs::rename(&draft, &plain).unwrap();
+        let seen = oracle::essence(&listing::of_view(&stack.view), stack.view.layers().len());
+        let expected = oracle::essence(&listing::of_dir(&plain), stack.view.layers().len());
+        if seen != expected {
+            wrong.push(format!("a plain directory and the view differ\n{}", difference(&expected, &seen)));
+        }
+    }
+    (stack, wrong)
+}
+
+/// Gives back the mounts of one chain, so that a long run does not pile them up.
+fn unmount_all(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let at = entry.unwrap().path();
+        if at.extension().is_some_and(|e| e == "mnt") || at.ends_with("tmpfs") {
+            rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+    }
 }

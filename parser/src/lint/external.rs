@@ -89,5 +89,5 @@ pub fn copy_ignored_file<K>(
     let found = warning(check, Rule::CopyIgnoredFile, instruction, span, || {
         format!("Attempting to {verb} file {source:?} that is excluded by .dockerignore")
     })?;
-    Some(found.with_help(format!("line {} of the ignore file excludes it: {}", line.line, line.text)))
+    Some(found.with_help(format!("line {} of {} excludes it: {}", line.line, ignore.name(), line.text)))
 }

@@ -12,7 +12,7 @@ use oci::layer::{Kind, LayerPath};
 use super::relative;
 use super::select::SelectError;
 use super::source::{Entry, Source};
-use crate::error::OpError;
+use crate::error::{OpError, SelectHelp};
 
 /// Copies what is below `from` in `tree` into the empty directory `into`.
 ///
@@ -24,7 +24,7 @@ pub(crate) fn checkout(tree: &Source, from: &str, into: &Path) -> Result<(), OpE
         Some(entry) if entry.is_dir() => {}
         _ => {
             let error = SelectError::Missing { path: from.to_owned() };
-            return Err(OpError::Select { error, ignored_by: None });
+            return Err(OpError::Select { error, help: SelectHelp::None });
         }
     }
     for entry in tree.walk(&real)?.iter().filter(|entry| entry.path != real) {

@@ -35,6 +35,17 @@ pub struct LocalDir {
     walks: Mutex<HashMap<LayerPath, Arc<Vec<Entry>>>>,
 }
 
+/// The line of an ignore file that keeps a path out of a context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredBy {
+    /// Name of the ignore file.
+    pub file: String,
+    /// Number of the line, from 1.
+    pub line: usize,
+    /// The line itself.
+    pub text: String,
+}
+
 /// A context that can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
@@ -93,13 +104,14 @@ impl LocalDir {
         self.ignore.as_ref()
     }
 
-    /// The line of the ignore file that keeps `text` out of the context, if one does.
-    pub fn ignored_by(&self, text: &str) -> Option<(usize, String)> {
+    /// The line of the ignore file that keeps `text` out of the context, if it is there and one does.
+    pub fn ignored_by(&self, text: &str) -> Option<IgnoredBy> {
         let path = LayerPath::parse(text).ok()?;
         let there = rustix::fs::statat(&self.fd, os_path(&path), AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        let decision = self.ignore.as_ref()?.matches(&path);
+        let ignore = self.ignore.as_ref()?;
+        let decision = ignore.matches(&path);
         let line = decision.by.filter(|_| there && decision.ignored)?;
-        Some((line.line, line.text.clone()))
+        Some(IgnoredBy { file: ignore.name().to_owned(), line: line.line, text: line.text.clone() })
     }
 
     /// Keeps what was learned about digests for the next build.
@@ -121,7 +133,7 @@ impl LocalDir {
             Err(errno) => return Err(io(path, errno)),
         };
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        if !path.is_root() && self.ignore.as_ref().is_some_and(|ignore| ignore.matches(&path).ignored) {
+        if !path.is_root() && self.ignore.as_ref().is_some_and(|ignore| ignore.matches(path).ignored) {
             let reopened = is_dir && self.ignore.as_ref().is_some_and(|i| i.may_match_inside(path));
             if !reopened || self.walk(path)?.is_empty() {
                 return Ok(None);

@@ -7,6 +7,7 @@ pub mod copy;
 pub mod local;
 pub(crate) mod reuse;
 pub mod select;
+pub(crate) mod similar;
 pub mod single;
 pub mod source;
 pub mod staging;

@@ -14,6 +14,7 @@ use super::is_below;
 const LINK_LIMIT: usize = 40;
 
 /// A tree that starts as what `base` shows.
+#[derive(Debug)]
 pub struct Staging {
     base: ChainView,
     staged: BTreeMap<LayerPath, Staged>,

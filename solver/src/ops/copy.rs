@@ -1,5 +1,7 @@
 //! COPY and ADD: definition, key, and how the layer is made. Nothing is mounted: files stream from where they are into the layer.
 
+mod picks;
+
 use std::io::{Read, Write};
 
 use cache::ContentDigest;
@@ -10,15 +12,16 @@ use parser::chmod::Chmod;
 use crate::error::OpError;
 use crate::files::archive;
 use crate::files::copy::{self, Placement};
-use crate::files::select::{self, Pattern, Root, SelectError};
+use crate::files::select::Pattern;
 use crate::files::source::Source;
 use crate::files::staging::Staging;
 use crate::files::write;
 use crate::graph::OpId;
 use crate::key::Manifest;
-use crate::now;
 use crate::users;
 use crate::worker::{Chain, LocalWorker, Made, Step, Value, vertex};
+
+use picks::{Chosen, Picks};
 
 /// Files copied onto a chain. Inputs: the chain, then the trees that sources name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,32 +91,18 @@ pub enum Unpack {
     Archives,
 }
 
-/// A selected file or directory with the digests of its files: its own first, then those below.
-type Selected = (Root, Vec<Option<ContentDigest>>);
-
-/// What one source came to.
-struct Chosen {
-    /// Number of its tree among the sources.
-    tree: usize,
-    roots: Vec<Selected>,
-    /// Archives among the roots are unpacked.
-    unpack: bool,
-}
-
 impl CopyOp {
     pub(crate) fn work(&self, worker: &LocalWorker<'_>, id: OpId, inputs: &[Value]) -> Result<Value, OpError> {
         worker.started(id);
         let below = inputs[0].chain();
-        let mut trees = Vec::new();
-        for input in &inputs[1..] {
-            trees.push(worker.files(input, vertex(id))?);
-        }
-        let chosen = self.choose(&mut trees)?;
-        let lists = self.lists(&chosen);
+        let mut picks = Picks::new(self, worker, id, inputs);
+        let owner = self.owner.as_ref().map(|_| (0, 0));
+        let lists = picks.lists(&self.placement(owner, Time::default()))?;
         let upstream_ran = inputs.iter().any(Value::ran);
         let step = Step { id, manifest: self.manifest(below, &lists), lists, below, upstream_ran };
         worker.step(step, |_: &mut (dyn Write + Send)| {
             let view = if self.link { ChainView::new(Vec::new()) } else { worker.view(&below.layers, vertex(id))? };
+            let (trees, chosen) = picks.all()?;
             self.make(worker, id, view, &trees, &chosen)
         })
     }
@@ -147,49 +136,8 @@ impl CopyOp {
         manifest
     }
 
-    /// Selects the files and digests their contents. Heredocs and downloads become trees of one file.
-    fn choose(&self, trees: &mut Vec<Source>) -> Result<Vec<Chosen>, OpError> {
-        let mut chosen = Vec::new();
-        for source in &self.sources {
-            match source {
-                CopySource::Tree { input, pattern } => {
-                    let tree = &trees[input - 1];
-                    let mut roots = Vec::new();
-                    for root in select::select(tree, pattern).map_err(|error| explain(tree, pattern, error))? {
-                        roots.push(with_digests(tree, root)?);
-                    }
-                    chosen.push(Chosen { tree: input - 1, roots, unpack: self.unpack != Unpack::Never });
-                }
-                CopySource::Download { input } => {
-                    let tree = &trees[input - 1];
-                    let mut roots = Vec::new();
-                    for root in tree.single_file() {
-                        roots.push(with_digests(tree, root)?);
-                    }
-                    chosen.push(Chosen { tree: input - 1, roots, unpack: self.unpack == Unpack::Archives });
-                }
-                CopySource::Inline { name, content } => {
-                    let time = self.epoch.unwrap_or_else(now);
-                    let tree = Source::inline(name, content.as_bytes(), time)?;
-                    let roots = tree.single_file().into_iter().map(|root| with_digests(&tree, root));
-                    let roots = roots.collect::<Result<_, _>>()?;
-                    trees.push(tree);
-                    chosen.push(Chosen { tree: trees.len() - 1, roots, unpack: false });
-                }
-            }
-        }
-        Ok(chosen)
-    }
-
     fn placement(&self, owner: Option<(u32, u32)>, time: Time) -> Placement {
         Placement { dest: self.dest.clone(), owner, chmod: self.chmod.clone(), now: time }
-    }
-
-    /// One printable list of files a source. The owner is in it as far as it can be told without the image.
-    fn lists(&self, chosen: &[Chosen]) -> Vec<String> {
-        let owner = self.owner.as_ref().map(|_| (0, 0));
-        let placement = self.placement(owner, Time::default());
-        chosen.iter().map(|chosen| select::list(&chosen.roots, |entry| placement.result(entry))).collect()
     }
 
     fn make(
@@ -239,20 +187,4 @@ fn newest(chosen: &[Chosen]) -> Time {
     let roots = chosen.iter().flat_map(|chosen| &chosen.roots);
     let times = roots.flat_map(|(root, _)| [&root.top].into_iter().chain(root.below.iter().map(|(_, entry)| entry)));
     times.map(|entry| entry.attrs.mtime).max().unwrap_or_default()
-}
-
-fn with_digests(tree: &Source, root: Root) -> Result<Selected, OpError> {
-    let mut digests = tree.digests(std::slice::from_ref(&root.top))?;
-    let below: Vec<_> = root.below.iter().map(|(_, entry)| entry.clone()).collect();
-    digests.extend(tree.digests(&below)?);
-    Ok((root, digests))
-}
-
-/// Says which line of the ignore file keeps a missing source away, when one does.
-fn explain(tree: &Source, pattern: &Pattern, error: SelectError) -> OpError {
-    let ignored_by = match (tree, &error) {
-        (Source::Local(dir), SelectError::Missing { .. }) => dir.ignored_by(&pattern.text),
-        _ => None,
-    };
-    OpError::Select { error, ignored_by }
 }

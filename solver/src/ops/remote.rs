@@ -165,8 +165,13 @@ impl RemoteError {
         match self {
             Self::NoName { .. } => Some("name the file in the destination".to_owned()),
             Self::NoGit => Some("install git: repositories are fetched with it".to_owned()),
-            Self::Git { output, .. } if ["Authentication failed", "could not read Username"].iter().any(|said| output.contains(said)) => {
-                Some("pass a login with --secret id=GIT_AUTH_TOKEN,…; a repository that does not exist looks the same".to_owned())
+            Self::Git { output, .. }
+                if ["Authentication failed", "could not read Username"].iter().any(|said| output.contains(said)) =>
+            {
+                Some(
+                    "pass a login with --secret id=GIT_AUTH_TOKEN,…; a repository that does not exist looks the same"
+                        .to_owned(),
+                )
             }
             Self::Git { output, .. } if output.contains("Permission denied (publickey") => {
                 Some("start an ssh agent with a key for it, and pass it with --ssh default".to_owned())
@@ -264,26 +269,20 @@ mod tests {
             let op = HttpOp { url: "http://h/".to_owned(), checksum: None, name: naming };
             op.file(fetched(served)).map(|source| source.single_file().unwrap().top.path.to_string())
         };
-        assert_eq!(name(DownloadName::Known("k".to_owned()), Some("s")).unwrap(), "k");
-        assert_eq!(name(DownloadName::Served, Some("s")).unwrap(), "s");
-        assert_eq!(name(DownloadName::Any, Some("../../etc/passwd")).unwrap(), NAMELESS);
+        assert_eq!(name(DownloadName::Known("k".to_owned()), Some("s")).unwrap(), "/k");
+        assert_eq!(name(DownloadName::Served, Some("s")).unwrap(), "/s");
+        assert_eq!(name(DownloadName::Any, Some("../../etc/passwd")).unwrap(), format!("/{NAMELESS}"));
         assert!(matches!(name(DownloadName::Served, Some("..")), Err(OpError::Remote(RemoteError::NoName { .. }))));
-        let pinned = HttpOp {
-            url: "http://h/f".to_owned(),
-            checksum: Some(oci::Digest::of("y")),
-            name: DownloadName::Any,
-        };
+        let pinned =
+            HttpOp { url: "http://h/f".to_owned(), checksum: Some(oci::Digest::of("y")), name: DownloadName::Any };
         assert!(pinned.file(fetched(None)).unwrap_err().to_string().starts_with("digest mismatch for `http://h/f`"));
     }
 
     #[test]
     fn logins_are_found_by_host() {
         let secret = |(id, value): (&str, &str)| (id.to_owned(), Secret(value.as_bytes().to_vec()));
-        let secrets = [
-            ("HTTP_AUTH_TOKEN_h", "t\n"),
-            ("HTTP_AUTH_HEADER_h:80", "Basic x"),
-            ("HTTP_AUTH_HEADER_[::1]", "six"),
-        ];
+        let secrets =
+            [("HTTP_AUTH_TOKEN_h", "t\n"), ("HTTP_AUTH_HEADER_h:80", "Basic x"), ("HTTP_AUTH_HEADER_[::1]", "six")];
         let secrets = secrets.map(secret).into();
         for (url, login) in [
             ("http://h/f", Some("Bearer t")),

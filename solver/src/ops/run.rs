@@ -7,7 +7,7 @@ use std::io::Write;
 
 use oci::{ChainId, Digest};
 
-use crate::error::OpError;
+use crate::error::{OpError, SelectHelp};
 use crate::files::select::{self, Pattern};
 use crate::files::source::Source;
 use crate::graph::OpId;
@@ -170,7 +170,8 @@ impl RunOp {
         let mut lists = Vec::new();
         for mount in &self.mounts {
             if let Some((input, source)) = mount.tree() {
-                lists.push(content(&worker.files(&inputs[input], vertex(id))?, source)?);
+                let make = || content(&worker.files(&inputs[input], vertex(id))?, source);
+                lists.push(worker.list(&inputs[input], &format!("mounted {source:?}"), make)?);
             }
         }
         let upstream_ran = inputs.iter().any(Value::ran);
@@ -284,7 +285,7 @@ impl fmt::Display for Owner {
 fn content(tree: &Source, source: &str) -> Result<String, OpError> {
     let slash = if source.ends_with('/') { source.to_owned() } else { format!("{source}/") };
     let pattern = Pattern { text: slash, parents: false, exclude: Vec::new() };
-    let not_selected = |error| OpError::Select { error, ignored_by: None };
+    let not_selected = |error| OpError::Select { error, help: SelectHelp::None };
     let mut selected = Vec::new();
     for mut root in select::select_literal(tree, &pattern).map_err(not_selected)? {
         root.name.clear();

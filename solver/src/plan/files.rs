@@ -19,7 +19,7 @@ impl Stage {
         place: Place<'_>,
     ) -> Result<OpId, PlanError> {
         let from = match &copy.from {
-            Some(from) => Some(lowering.from_reference(self, from, place)?),
+            Some(from) => Some(lowering.named_tree(self, from, place)?),
             None => None,
         };
         let mut plan = self.start(lowering, &copy.files, place)?;
@@ -242,7 +242,7 @@ impl Lowering<'_> {
     }
 
     /// What `--from` names.
-    fn from_reference(&mut self, stage: &Stage, from: &Spanned<String>, place: Place<'_>) -> Result<OpId, PlanError> {
+    fn named_tree(&mut self, stage: &Stage, from: &Spanned<String>, place: Place<'_>) -> Result<OpId, PlanError> {
         let named = parser::stages::resolve_stage_ref(self.dockerfile, stage.index, &from.value);
         self.tree(stage, named, &from.value, from.span, place)
     }

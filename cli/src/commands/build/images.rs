@@ -28,10 +28,7 @@ impl StoreImages {
     }
 
     fn stored(&self, reference: &Reference, platform: &Platform) -> Result<Option<StoredImage>, ImageError> {
-        let target = match self.store.name(reference).map_err(store_error)? {
-            Some(target) => target,
-            None => return Ok(None),
-        };
+        let Some(target) = self.store.name(reference).map_err(store_error)? else { return Ok(None) };
         let mut first = None;
         for id in self.store.images_of(&target).map_err(store_error)? {
             let Some(image) = self.store.image(&id).map_err(store_error)? else { continue };
@@ -72,7 +69,7 @@ impl StoreImages {
     }
 
     /// An image out of a directory or tar of OCI layout: it is loaded, without a name.
-    fn from_layout(&self, path: &str, wanted: Option<&str>, platform: &Platform) -> Result<Base, ImageError> {
+    fn out_of_layout(&self, path: &str, wanted: Option<&str>, platform: &Platform) -> Result<Base, ImageError> {
         let name = format!("oci-layout://{path}");
         let loaded = exporter::load(&self.store, exporter::Input::Path(path.as_ref()), None).map_err(|error| {
             let hint = error.hint();
@@ -100,7 +97,7 @@ impl Images for StoreImages {
     fn resolve(&self, request: &BaseRequest) -> Result<Base, ImageError> {
         match &request.base {
             BaseRef::Name(reference) => self.by_name(reference, &request.platform),
-            BaseRef::OciLayout(path, reference) => self.from_layout(path, reference.as_deref(), &request.platform),
+            BaseRef::OciLayout(path, reference) => self.out_of_layout(path, reference.as_deref(), &request.platform),
         }
     }
 

@@ -406,7 +406,9 @@ fn run_defaults(args: &BuildArgs, build_args: &BTreeMap<String, String>) -> Resu
     for text in &args.add_host {
         let (name, address) = match text.split_once('=') {
             Some(pair) => pair,
-            None => text.split_once(':').ok_or_else(|| CommandError::input(format!("--add-host {text}: no address")))?,
+            None => {
+                text.split_once(':').ok_or_else(|| CommandError::input(format!("--add-host {text}: no address")))?
+            }
         };
         let address = address.trim_start_matches('[').trim_end_matches(']');
         if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
@@ -444,7 +446,8 @@ fn settings(args: &BuildArgs) -> Result<Settings, CommandError> {
     let mut max_age = BTreeMap::new();
     for text in &args.max_age {
         let (age, stage) = text.split_once(':').unwrap_or((text, ""));
-        let age = age_of(age).ok_or_else(|| CommandError::input(format!("--max-age {text}: not an age such as 7d or 12h")))?;
+        let age = age_of(age)
+            .ok_or_else(|| CommandError::input(format!("--max-age {text}: not an age such as 7d or 12h")))?;
         max_age.insert(stage.to_owned(), age);
     }
     let mut secrets = BTreeMap::new();
@@ -474,7 +477,7 @@ fn age_of(text: &str) -> Option<std::time::Duration> {
     let seconds = match unit {
         "d" => number.parse::<u64>().ok()?.checked_mul(86_400)?,
         "w" => number.parse::<u64>().ok()?.checked_mul(604_800)?,
-        _ => return parser::duration::parse_duration(text).ok().map(|d| d),
+        _ => return parser::duration::parse_duration(text).ok(),
     };
     Some(std::time::Duration::from_secs(seconds))
 }
@@ -572,7 +575,8 @@ fn limits(args: &BuildArgs) -> Result<executor::spec::Limits, CommandError> {
     for text in args.resource.iter().cloned().chain(memory) {
         let bad = || CommandError::input(format!("--resource {text}: it has the form KEY=VALUE"));
         let (key, value) = text.split_once('=').ok_or_else(bad)?;
-        let number = || value.parse::<u64>().map_err(|_| CommandError::input(format!("--resource {text}: not a number")));
+        let number =
+            || value.parse::<u64>().map_err(|_| CommandError::input(format!("--resource {text}: not a number")));
         match key {
             "memory" => limits.memory = Some(bytes("--resource memory", value)?),
             "memory-swap" => limits.memory_swap = Some(bytes("--resource memory-swap", value)?),

@@ -49,7 +49,9 @@ impl Outputs {
         if args.tag.is_empty() && places.iter().any(needs_name) {
             return Err(CommandError::input("tag is needed when pushing to registry").hint("name the image with -t"));
         }
-        if args.iidfile.is_some() && places.iter().any(|p| matches!(p, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly)) {
+        if args.iidfile.is_some()
+            && places.iter().any(|p| matches!(p, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly))
+        {
             return Err(CommandError::input("--iidfile has no meaning with an output that is no image"));
         }
         let named = |place: &Place| matches!(place, Place::Image { .. });
@@ -101,8 +103,12 @@ fn place(text: &str) -> Result<Place, CommandError> {
                 name = Some(reference.with_default_tag());
             }
             "platform-split" => split = Some(flag()?),
-            "compression" => options.compression.codec = value.parse().map_err(|_| bad(format!("unknown compression `{value}`")))?,
-            "compression-level" => level = Some(value.parse::<i64>().map_err(|_| bad("the level is a number".to_owned()))?),
+            "compression" => {
+                options.compression.codec = value.parse().map_err(|_| bad(format!("unknown compression `{value}`")))?
+            }
+            "compression-level" => {
+                level = Some(value.parse::<i64>().map_err(|_| bad("the level is a number".to_owned()))?)
+            }
             "force-compression" => options.compression.force = flag()?,
             "push" if flag()? => kind = Some("registry"),
             "push" => {}
@@ -205,7 +211,9 @@ fn write_to(
             with_output(dest, |output| Ok(drop(exporter::export_oci(store, images, &names(name), options, output)?)))?;
         }
         Place::Docker { dest, options, name } => {
-            with_output(dest, |output| Ok(drop(exporter::export_docker(store, images, &names(name), options, output)?)))?;
+            with_output(dest, |output| {
+                Ok(drop(exporter::export_docker(store, images, &names(name), options, output)?))
+            })?;
         }
         Place::Local { dest, split } => {
             let split = split.unwrap_or(images.len() > 1);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cache::{Store, StoreError, TreeRemover};
+use cache::{Store, StoreError};
 use rustix::process::Signal;
 
 use super::{for_each, lifecycle};
@@ -10,18 +10,14 @@ use crate::container::args::RmArgs;
 use crate::container::create::remove_anonymous_volumes;
 use crate::container::look;
 use crate::container::output;
-use crate::container::start::spawn_helper;
+use crate::container::start::allow_removal;
 use crate::context::Context;
 use crate::report::CommandError;
 
 /// Removes containers.
 pub(crate) fn run(args: &RmArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
-    if !rustix::process::geteuid().is_root() {
-        // Files of a container's other users can be removed only from inside the user namespace.
-        let helper = spawn_helper(store.root())?;
-        store.set_tree_remover(TreeRemover::new(move |path| helper.remove_tree(path).map_err(std::io::Error::other)));
-    }
+    allow_removal(&store)?;
     for_each(&args.containers, |name| {
         remove(&store, args, name)?;
         output::say(name);

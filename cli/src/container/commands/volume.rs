@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use cache::{Store, StoreError, Timestamp, TreeRemover, Volume, VolumeMeta};
+use cache::{Store, StoreError, Timestamp, Volume, VolumeMeta};
 use serde_json::{Value, json};
 
 use super::for_each;
@@ -11,7 +11,7 @@ use crate::container::args::{VolumeCommand, VolumeCreateArgs};
 use crate::container::list::{aligned, rfc3339};
 use crate::container::names;
 use crate::container::output;
-use crate::container::start::spawn_helper;
+use crate::container::start::allow_removal;
 use crate::context::Context;
 use crate::report::CommandError;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(command: VolumeCommand, context: &Context) -> Result<ExitCode,
         VolumeCommand::Ls { quiet } => list(&store, quiet)?,
         VolumeCommand::Inspect { volumes } => inspect(&store, &volumes)?,
         VolumeCommand::Rm { volumes, force } => {
-            use_helper_to_remove(&store)?;
+            allow_removal(&store)?;
             return for_each(&volumes, |name| remove(&store, name, force));
         }
         VolumeCommand::Prune { all, force } => prune(&store, all, force)?,
@@ -78,15 +78,6 @@ fn volume_json(volume: &Volume) -> Value {
     })
 }
 
-/// Files of a container's other users can be removed only from inside the user namespace.
-fn use_helper_to_remove(store: &Store) -> Result<(), CommandError> {
-    if !rustix::process::geteuid().is_root() {
-        let helper = spawn_helper(store.root())?;
-        store.set_tree_remover(TreeRemover::new(move |path| helper.remove_tree(path).map_err(std::io::Error::other)));
-    }
-    Ok(())
-}
-
 fn remove(store: &Store, name: &str, force: bool) -> Result<(), CommandError> {
     match store.remove_volume(name) {
         Ok(false) if !force => Err(missing(name)),
@@ -102,7 +93,7 @@ fn prune(store: &Store, all: bool, force: bool) -> Result<(), CommandError> {
     if !force && !confirmed(all)? {
         return Ok(());
     }
-    use_helper_to_remove(store)?;
+    allow_removal(store)?;
     for volume in store.volumes()? {
         if !all && !volume.meta.anonymous {
             continue;

@@ -3,6 +3,7 @@
 mod machine;
 mod outcome;
 mod registry;
+mod web;
 
 use std::fs;
 use std::io::Write;
@@ -13,6 +14,7 @@ use std::process::{Command, Stdio};
 pub use machine::{Traces, adopt_orphans, children, wait_for_orphans};
 pub use outcome::{Output, Report, Running};
 pub use registry::Registry;
+pub use web::{Repository, Web};
 
 /// How layers are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

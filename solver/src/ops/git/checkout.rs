@@ -252,7 +252,9 @@ impl Repository {
             remove_if_there(&git_dir.join("FETCH_HEAD"))?;
         }
         let time = match self.git.mtime {
-            Mtime::Commit => git.run("look-up", &["log", "-1", "--format=%ct", &self.found.commit])?.trim().parse().ok(),
+            Mtime::Commit => {
+                git.run("look-up", &["log", "-1", "--format=%ct", &self.found.commit])?.trim().parse().ok()
+            }
             Mtime::Checkout => None,
         };
         let time = time.unwrap_or_else(|| now().secs);
@@ -383,7 +385,8 @@ mod tests {
             ('7', "refs/heads/refs/heads/odd"),
         ]);
         let found = |reference: &str| {
-            choose(&all, reference).map(|(found, tag)| (found.commit.remove(0), found.reference.unwrap(), tag.is_some()))
+            choose(&all, reference)
+                .map(|(mut found, tag)| (found.commit.remove(0), found.reference.unwrap(), tag.is_some()))
         };
         let found = |reference: &str| found(reference).map(|(digit, name, tag)| format!("{digit} {name} {tag}"));
         assert_eq!(found("x").as_deref(), Some("1 refs/heads/x false"));

@@ -190,7 +190,8 @@ fn stopper(child: &Child) -> impl FnOnce() + Send + use<> {
 /// ssh that never asks. The key of an unknown host is taken as it comes, as BuildKit does; one that differs from what the user
 /// knows is refused (ssh_config(5), `StrictHostKeyChecking`).
 fn ssh_command(known_hosts: &Path) -> OsString {
-    let mut command = OsString::from("ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"");
+    let mut command =
+        OsString::from("ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"");
     command.push(known_hosts);
     command.push("\" ~/.ssh/known_hosts'");
     command
@@ -227,7 +228,8 @@ mod tests {
         let cancel = Cancel::default();
         let git = |url| {
             let known_hosts = Path::new("/tmp/k");
-            let command = Git { url, logins: &logins, cancel: &cancel, dirs: None, known_hosts }.command(&["ls-remote"]);
+            let command =
+                Git { url, logins: &logins, cancel: &cancel, dirs: None, known_hosts }.command(&["ls-remote"]);
             assert_eq!(command.get_args().collect::<Vec<_>>(), ["ls-remote"]);
             let text = |value: &std::ffi::OsStr| value.to_string_lossy().into_owned();
             command.get_envs().filter_map(|(name, value)| Some((text(name), text(value?)))).collect::<BTreeMap<_, _>>()

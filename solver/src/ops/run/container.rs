@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{CacheMount, Sharing};
 use executor::net::NetworkMode;
-use executor::net::{BridgeNetwork, DnsOptions, EtcSpec};
+use executor::net::{BridgeNetwork, DnsOptions, EtcSpec, UserMode};
 use executor::spec::{Bytes, FileMount, Mount, MountFlags, Process, Rlimit, Rootfs, Upper};
 use executor::{Container, ContainerSpec, Exit, Stdio};
 use oci::layer::{ChainView, Finished, Index, Lower, OverlayXattr, PackOptions};
@@ -26,6 +26,8 @@ use crate::worker::{LocalWorker, Made, Value, vertex};
 
 /// Bytes of output kept for the message of a failed step.
 const TAIL: usize = 16 * 1024;
+/// With fewer bytes than this left a disk counts as full.
+const DISK_FULL: u64 = 1 << 20;
 /// Host name of steps, which programs can recognise a build by.
 const HOSTNAME: &str = "buildkitsandbox";
 /// Where the CA bundle is put for a step.
@@ -87,6 +89,13 @@ fn spec(
     let network = match op.network {
         RunNetwork::Host => NetworkMode::Host,
         RunNetwork::None => NetworkMode::None,
+        // An ordinary user makes no bridges: pasta or slirp4netns carries the traffic.
+        RunNetwork::Bridge if worker.helper()?.facts().rootless => NetworkMode::UserMode(UserMode {
+            state: worker.store.network_dir(),
+            container: name,
+            ports: Vec::new(),
+            host_loopback: false,
+        }),
         RunNetwork::Bridge => NetworkMode::Bridge(BridgeNetwork {
             state: worker.store.network_dir(),
             name: "bridge".to_owned(),
@@ -342,7 +351,8 @@ fn finish(op: &RunOp, worker: &LocalWorker<'_>, container: &Container, printed: 
     }
     let tail = printed[printed.len().saturating_sub(TAIL)..].to_vec();
     let out_of_memory = container.oom_killed().unwrap_or(false);
-    Err(OpError::Exit { command: op.args.join(" "), exit, out_of_memory, tail })
+    let disk_full = worker.store.free_space().is_ok_and(|free| free < DISK_FULL);
+    Err(OpError::Exit { command: op.args.join(" "), exit, out_of_memory, disk_full, tail })
 }
 
 /// Reads one output to its end: to the display, to the log that other processes follow, and to the log that is kept.

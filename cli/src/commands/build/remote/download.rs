@@ -34,14 +34,9 @@ pub(crate) enum DownloadError {
     Http(#[from] RegistryError),
     /// The bytes broke off, or are not compressed as the server says.
     #[error("cannot read the answer from `{host}`")]
-    Read {
-        host: String,
-        source: io::Error,
-    },
+    Read { host: String, source: io::Error },
     #[error("cannot write the download")]
-    Write {
-        source: io::Error,
-    },
+    Write { source: io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -125,12 +120,12 @@ impl Downloads {
                 HttpAnswer::Unchanged(head) if known.is_what(&head) => return Ok(self.fetched(known)),
                 // A server that speaks of another version than was asked about.
                 HttpAnswer::Unchanged(_) => {}
-                HttpAnswer::Body(body) => return self.keep(body, &wanted, &by_url, report),
+                HttpAnswer::Body(body) => return self.keep(*body, &wanted, &by_url, report),
             }
         }
         request.etag = None;
         match self.client.get(&request)? {
-            HttpAnswer::Body(body) => self.keep(body, &wanted, &by_url, report),
+            HttpAnswer::Body(body) => self.keep(*body, &wanted, &by_url, report),
             HttpAnswer::Unchanged(_) => {
                 let source = io::Error::other("it says that nothing has changed since nothing was asked");
                 Err(DownloadError::Read { host: host(wanted.url).to_owned(), source })
