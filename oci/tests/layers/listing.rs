@@ -63,7 +63,6 @@ pub fn large_files_agree(view: &ChainView, root: &Path) {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "a line has that many columns")]
 fn line(
     kind: &str,
     mode: u32,
