@@ -163,6 +163,9 @@ impl ExecError {
             Self::Layer { source: Errno(libc::ENODEV | libc::ENOTBLK), .. } => {
                 "this kernel cannot mount EROFS from a file: Linux 6.12 or newer is needed"
             }
+            Self::Layer { source: Errno(libc::EPERM), .. } => {
+                "this process may not mount: run as root, or as a user with namespaces of one's own (`rbuild doctor` tells)"
+            }
             _ => return None,
         };
         Some(text.to_owned())

@@ -27,7 +27,7 @@ use crate::worker::{LocalWorker, Made, Value, vertex};
 /// Bytes of output kept for the message of a failed step.
 const TAIL: usize = 16 * 1024;
 /// With fewer bytes than this left a disk counts as full.
-const DISK_FULL: u64 = 1 << 20;
+const DISK_FULL: u64 = 16 << 20;
 /// Host name of steps, which programs can recognise a build by.
 const HOSTNAME: &str = "buildkitsandbox";
 /// Where the CA bundle is put for a step.
