@@ -29,7 +29,7 @@ use crate::settings::Settings;
 
 /// What an op came to.
 #[derive(Debug, Clone)]
-pub enum Value {
+pub(crate) enum Value {
     /// Layers, lowest first.
     Chain(Chain),
     /// Files to copy from or to mount.
@@ -40,7 +40,7 @@ pub enum Value {
 
 /// A stack of layers and what it took to come by it.
 #[derive(Debug, Clone)]
-pub struct Chain {
+pub(crate) struct Chain {
     /// Lowest first.
     pub layers: Arc<Vec<DiffId>>,
     /// A step of it ran in this build.
@@ -49,7 +49,7 @@ pub struct Chain {
 
 /// What became of an op, for the report.
 #[derive(Debug, Clone)]
-pub struct Done {
+pub(crate) struct Done {
     /// From the cache, run, or neither.
     pub how: How,
     /// Key, where it has one.
@@ -67,7 +67,7 @@ pub struct Done {
 }
 
 /// Everything that ops need while a build runs.
-pub struct LocalWorker<'a> {
+pub(crate) struct LocalWorker<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) store: &'a Store,
     pub(crate) images: &'a dyn Images,
