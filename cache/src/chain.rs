@@ -88,19 +88,32 @@ impl Store {
     /// Which indexes a chain has; those that are missing are made.
     fn indexes(&self, chain: &[DiffId]) -> Result<Vec<IndexId>, StoreError> {
         let mut indexes: Vec<IndexId> = Vec::with_capacity(chain.len());
-        for (position, layer) in chain.iter().enumerate() {
-            if !self.has_layer(layer)? {
-                return Err(StoreError::Missing { object: format!("layer `{layer}`") });
-            }
-            let exactly = Below::exactly(&chain[..position]);
-            let on_plain_root = indexes.last().is_none_or(|below| below.root == Root::Plain);
-            let belows = if on_plain_root { &[Below::Anything, exactly][..] } else { &[exactly] };
-            indexes.push(match self.find_index(layer, belows) {
+        let mut below = Below::Nothing;
+        for layer in chain {
+            // A layer that was found is pinned, so it is still there.
+            let known = lock(&self.inner.indexed).get(&(below, *layer)).copied();
+            indexes.push(match known {
                 Some(id) => id,
-                None => self.make_index(layer, belows, &indexes)?,
+                None => self.index_on(layer, below, &indexes)?,
             });
+            below = below.with(*layer);
         }
         Ok(indexes)
+    }
+
+    /// The index of a layer on top of others, which are `exactly` what it may need; made when it is missing.
+    fn index_on(&self, layer: &DiffId, exactly: Below, lower: &[IndexId]) -> Result<IndexId, StoreError> {
+        if !self.has_layer(layer)? {
+            return Err(StoreError::Missing { object: format!("layer `{layer}`") });
+        }
+        let on_plain_root = lower.last().is_none_or(|below| below.root == Root::Plain);
+        let belows = if on_plain_root { &[Below::Anything, exactly][..] } else { &[exactly] };
+        let id = match self.find_index(layer, belows) {
+            Some(id) => id,
+            None => self.make_index(layer, belows, lower)?,
+        };
+        lock(&self.inner.indexed).insert((exactly, *layer), id);
+        Ok(id)
     }
 
     fn find_index(&self, layer: &DiffId, belows: &[Below]) -> Option<IndexId> {

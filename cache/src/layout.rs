@@ -37,9 +37,12 @@ pub(crate) enum Below {
 }
 
 impl Below {
-    /// What a layer needs that does not say everything itself, on top of these layers.
-    pub(crate) fn exactly(chain: &[DiffId]) -> Self {
-        ChainId::of(chain).map_or(Self::Nothing, Self::Chain)
+    /// What the next layer needs that does not say everything itself, when this one is what `layer` needs.
+    pub(crate) fn with(self, layer: DiffId) -> Self {
+        match self {
+            Self::Anything | Self::Nothing => Self::Chain(ChainId(layer.0)),
+            Self::Chain(below) => Self::Chain(below.then(layer)),
+        }
     }
 }
 

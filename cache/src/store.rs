@@ -16,7 +16,7 @@ use crate::chain::Loaded;
 use crate::error::{StoreError, io_error};
 use crate::format::Format;
 use crate::fsio::{self, Published};
-use crate::layout::{DIRECTORIES, IndexId, Layout, belongs_in_root};
+use crate::layout::{Below, DIRECTORIES, IndexId, Layout, belongs_in_root};
 use crate::session::{Gate, Pin, Session};
 use crate::time::Timestamp;
 use crate::{ballast, db, durable};
@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) scanned: Mutex<HashMap<DiffId, Entries>>,
     /// Indexes that were read.
     pub(crate) loaded: Mutex<HashMap<IndexId, Loaded>>,
+    /// Which index a layer has on top of exactly these layers. All of it is pinned.
+    pub(crate) indexed: Mutex<HashMap<(Below, DiffId), IndexId>>,
     /// Records that were hit, written to the database by [`Store::flush`].
     pub(crate) touched: Mutex<HashMap<Digest, Timestamp>>,
     /// Memos that were used, as above.
@@ -139,6 +141,7 @@ impl Store {
             fresh: Mutex::default(),
             scanned: Mutex::default(),
             loaded: Mutex::default(),
+            indexed: Mutex::default(),
             touched: Mutex::default(),
             touched_memos: Mutex::default(),
         };

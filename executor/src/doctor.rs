@@ -3,6 +3,8 @@
 use crate::error::{Errno, ExecError};
 use crate::facts::{Backend, CgroupLayout, HostFacts};
 use crate::launch::{Helper, HelperOptions, Identity, Stdio};
+use crate::net::error::{NetError, TUN_HINT};
+use crate::net::usermode;
 use crate::spec::{ContainerSpec, Process, Rootfs};
 
 /// One point that was looked at.
@@ -33,6 +35,7 @@ pub fn doctor(options: &HelperOptions) -> Vec<Finding> {
         let hint =
             (!good).then(|| "give yourself ranges in /etc/subuid and /etc/subgid (usermod --add-subuids)".to_owned());
         findings.push(Finding { subject: "subordinate ids", good, detail, hint });
+        findings.push(user_network());
     }
     match Helper::spawn(options) {
         Ok(helper) => {
@@ -43,6 +46,19 @@ pub fn doctor(options: &HelperOptions) -> Vec<Finding> {
         Err(error) => findings.push(failed("namespaces", &error)),
     }
     findings
+}
+
+/// Whether containers of an ordinary user can have a network of their own.
+fn user_network() -> Finding {
+    let subject = "network";
+    let bad = |detail: &str, hint: Option<String>| Finding { subject, good: false, detail: detail.to_owned(), hint };
+    let Some(program) = usermode::program() else {
+        return bad("that of the host or none", NetError::NoUserModeProgram.hint());
+    };
+    match rustix::fs::access(usermode::TUN, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK) {
+        Ok(()) => Finding { subject, good: true, detail: format!("by {program}"), hint: None },
+        Err(_) => bad("/dev/net/tun cannot be opened", Some(TUN_HINT.to_owned())),
+    }
 }
 
 fn of_facts(facts: &HostFacts) -> Vec<Finding> {

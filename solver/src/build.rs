@@ -186,6 +186,7 @@ fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedSte
         helper: &session.helper,
         starting: Mutex::default(),
         checkouts: session.checkouts,
+        here: Mutex::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Lists of files, remembered. What lies in a chain of layers, or in a commit of a repository, never changes; a list of it that was
 //! made once holds for ever, and spares reading the files again, or fetching them at all.
 
-use oci::{ChainId, Digest};
+use oci::Digest;
 
 use crate::error::OpError;
 use crate::worker::{LocalWorker, Value};
@@ -40,7 +40,7 @@ impl LocalWorker<'_> {
 /// Names what the files of a tree are; none for a tree that may change, and for one without files.
 fn identity(tree: &Value) -> Option<String> {
     match tree {
-        Value::Chain(chain) => ChainId::of(&chain.layers).map(|id| format!("chain {id}")),
+        Value::Chain(chain) => chain.id.map(|id| format!("chain {id}")),
         Value::Git(tree) => Some(tree.identity()),
         Value::Files(_) => None,
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use cache::{Filing, KeyGuard, KeyLock, Record, Store, Timestamp};
@@ -43,8 +43,29 @@ pub(crate) enum Value {
 pub(crate) struct Chain {
     /// Lowest first.
     pub layers: Arc<Vec<DiffId>>,
+    /// The chain ID of `layers`; none when there are none.
+    pub id: Option<ChainId>,
     /// A step of it ran in this build.
     pub ran: bool,
+}
+
+impl Chain {
+    /// A base image.
+    pub(crate) fn of_base(layers: &[DiffId]) -> Self {
+        Self { layers: Arc::new(layers.to_vec()), id: ChainId::of(layers), ran: false }
+    }
+
+    /// This stack with one more layer.
+    fn with(&self, layer: DiffId, ran: bool) -> Self {
+        let layers = self.layers.iter().copied().chain([layer]).collect();
+        let id = Some(self.id.map_or(ChainId(layer.0), |below| below.then(layer)));
+        Self { layers: Arc::new(layers), id, ran }
+    }
+
+    /// How manifests name it.
+    pub(crate) fn name(&self) -> String {
+        self.id.map_or_else(|| "scratch".to_owned(), |id| id.to_string())
+    }
 }
 
 /// What became of an op, for the report.
@@ -85,6 +106,8 @@ pub(crate) struct LocalWorker<'a> {
     pub(crate) helper: &'a OnceLock<Helper>,
     pub(crate) starting: Mutex<()>,
     pub(crate) checkouts: &'a Checkouts,
+    /// Layers that were seen in the store, which keeps them for as long as this process lives.
+    pub(crate) here: Mutex<HashSet<DiffId>>,
 }
 
 /// One step about to be looked up.
@@ -151,7 +174,7 @@ impl LocalWorker<'_> {
         if let Some(helper) = self.helper.get() {
             return Ok(helper);
         }
-        let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = lock(&self.starting);
         if let Some(helper) = self.helper.get() {
             return Ok(helper);
         }
@@ -162,7 +185,11 @@ impl LocalWorker<'_> {
     /// Makes sure that the layers of `chain` are here, fetching those of base images.
     pub(crate) fn ensure(&self, chain: &[DiffId], vertex: VertexId) -> Result<(), OpError> {
         for layer in chain {
+            if lock(&self.here).contains(layer) {
+                continue;
+            }
             if self.store.has_layer(layer)? {
+                lock(&self.here).insert(*layer);
                 continue;
             }
             let image = self.graph.ids().find_map(|id| match self.graph.op(id) {
@@ -219,7 +246,7 @@ impl LocalWorker<'_> {
         self.file(&step, key, layer, printed, (created, started.elapsed()))?;
         drop(guard);
         self.finished(step.id, started, How::Miss(reason), Some(key), Some(layer), printed, created);
-        Ok(on_top(step.below, layer, true))
+        Ok(Value::Chain(step.below.with(layer, true)))
     }
 
     /// A record, unless it is older than the user wants.
@@ -234,8 +261,8 @@ impl LocalWorker<'_> {
         let how = How::Hit(step.upstream_ran.then(cutoff));
         self.finished(step.id, started, how, Some(record.key), record.layer, record.log, record.created);
         match record.layer {
-            Some(layer) => on_top(step.below, layer, step.upstream_ran),
-            None => Value::Chain(Chain { layers: Arc::clone(&step.below.layers), ran: step.upstream_ran }),
+            Some(layer) => Value::Chain(step.below.with(layer, step.upstream_ran)),
+            None => Value::Chain(Chain { ran: step.upstream_ran, ..step.below.clone() }),
         }
     }
 
@@ -269,7 +296,7 @@ impl LocalWorker<'_> {
     /// Puts a made layer into the store. A layer that only differs from an earlier one by the time of day at which the step
     /// wrote its files is taken to be that one, so that what builds on it still hits.
     fn keep_layer(&self, step: &Step<'_>, made: Made) -> Result<(DiffId, Option<Digest>), OpError> {
-        let below = ChainId::of(&step.below.layers);
+        let below = step.below.id;
         let log = match &made.log {
             Some(bytes) if !bytes.is_empty() => Some(self.store.put_blob(bytes)?),
             _ => None,
@@ -296,7 +323,7 @@ impl LocalWorker<'_> {
         let blobs: Vec<Digest> =
             step.lists.iter().map(|list| self.store.put_blob(list.as_bytes())).collect::<Result<_, _>>()?;
         let slot = self.steps.get(&step.id).map_or_else(String::new, |planned| self.past.slot(planned));
-        let base = ChainId::of(&step.below.layers);
+        let base = step.below.id;
         let record = Record { key, slot, layer: Some(layer), base, created: now, last_used: now, duration, log };
         let manifest = cache::Manifest { text: step.manifest.text(), blobs: &blobs };
         let filing = Filing { manifest, definition: None };
@@ -332,13 +359,12 @@ impl LocalWorker<'_> {
         let took = started.elapsed();
         (self.events)(Event::Finished { vertex: vertex(id), how: how.clone(), took });
         let done = Done { how, key, layer, started: started - self.began, took, log, created };
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(id, done);
+        lock(&self.done).insert(id, done);
     }
 }
 
-fn on_top(below: &Chain, layer: DiffId, ran: bool) -> Value {
-    let layers = below.layers.iter().copied().chain([layer]).collect();
-    Value::Chain(Chain { layers: Arc::new(layers), ran })
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Value {

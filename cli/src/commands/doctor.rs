@@ -1,42 +1,43 @@
-//! `doctor`: what this machine can do and what rbuild makes of it.
+//! `doctor`: what this machine can do, what rbuild makes of it, and what could be done about the rest.
 
 use std::process::ExitCode;
 
-use executor::{Backend, CgroupLayout, Helper, HelperOptions};
-use serde_json::json;
+use executor::HelperOptions;
+use serde_json::{Map, Value, json};
 
 use crate::args::DoctorArgs;
 use crate::context::Context;
-use crate::report::{CommandError, Kind};
+use crate::report::CommandError;
+use crate::style::Style;
 
-/// Prints the facts.
+/// Prints what was found; fails when a container can't be started.
 pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
-    let helper = Helper::spawn(&HelperOptions::new(store.mount_dir()))
-        .map_err(|error| CommandError::from_error(Kind::Failed, &error, error.hint()))?;
-    let facts = helper.facts();
-    let backend = match &facts.backend {
-        Backend::Erofs => "EROFS: layers are mounted straight from their tars".to_owned(),
-        Backend::Directory { reason } => format!("directories: layers are unpacked once, because {reason}"),
-    };
-    let cgroups = match &facts.cgroups {
-        CgroupLayout::None => "none: no limits can be set",
-        CgroupLayout::Unified(_) => "version 2",
-        CgroupLayout::Legacy { unified: None, .. } => "version 1",
-        CgroupLayout::Legacy { unified: Some(_), .. } => "version 1, with a tree of version 2 beside it",
-    };
-    let identity = if facts.rootless { "ordinary user, in a user namespace" } else { "root" };
-    let rows = [
-        ("store", store.root().display().to_string()),
-        ("kernel", format!("{}.{}", facts.kernel.0, facts.kernel.1)),
-        ("runs as", identity.to_owned()),
-        ("layers", backend),
-        ("cgroups", cgroups.to_owned()),
-    ];
+    let findings = executor::doctor(&HelperOptions::new(store.mount_dir()));
+    let identity = if rustix::process::geteuid().is_root() { "root" } else { "an ordinary user, in a user namespace" };
     match args.format.as_str() {
-        "json" => println!("{}", json!(rows.iter().cloned().collect::<std::collections::BTreeMap<_, _>>())),
-        "table" => rows.iter().for_each(|(name, value)| println!("{name:<10} {value}")),
+        "json" => {
+            let finding = |f: &executor::Finding| json!({"good": f.good, "detail": f.detail, "hint": f.hint});
+            let mut facts: Map<String, Value> =
+                findings.iter().map(|found| (found.subject.to_owned(), finding(found))).collect();
+            facts.insert("store".to_owned(), json!({"good": true, "detail": store.root(), "hint": null}));
+            facts.insert("runs as".to_owned(), json!({"good": true, "detail": identity, "hint": null}));
+            println!("{}", Value::Object(facts));
+        }
+        "table" => {
+            let style = Style::of_stdout();
+            println!("{:<16} {}", "store", store.root().display());
+            println!("{:<16} {identity}", "runs as");
+            for found in &findings {
+                let mark = if found.good { String::new() } else { format!("{} ", style.warning("!")) };
+                println!("{:<16} {mark}{}", found.subject, found.detail);
+                if let Some(hint) = &found.hint {
+                    println!("{:<16} {} {hint}", "", style.hint("hint:"));
+                }
+            }
+        }
         other => return Err(CommandError::input(format!("unknown format `{other}`"))),
     }
-    Ok(ExitCode::SUCCESS)
+    let works = findings.iter().any(|found| found.subject == "containers" && found.good);
+    Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

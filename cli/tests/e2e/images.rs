@@ -103,5 +103,6 @@ fn fsck_and_doctor_report(space: &TestSpace) {
     small_image(space);
     space.run(&["fsck"]).success();
     let facts: serde_json::Value = serde_json::from_str(&space.ok(&["doctor", "--format", "json"])).unwrap();
-    assert!(facts.is_object(), "{facts}");
+    assert_eq!(facts["containers"]["good"], true, "{facts}");
+    assert!(facts["layers"]["detail"].is_string(), "{facts}");
 }

@@ -151,6 +151,7 @@ impl NetError {
             Self::NoUserModeProgram => Some(
                 "install the package `passt` or `slirp4netns`, or use `--network host` or `--network none`".to_owned(),
             ),
+            Self::UserMode { output, .. } if output.contains("tun") => Some(TUN_HINT.to_owned()),
             Self::Port(error) => error.hint(),
             Self::InUse { .. } => Some("stop its containers first".to_owned()),
             _ => None,
@@ -167,6 +168,10 @@ impl NetError {
         move |error| Self::Kernel { action, source: error.errno().into() }
     }
 }
+
+/// What to do when the network of an ordinary user lacks its device.
+pub(crate) const TUN_HINT: &str = "an ordinary user has to be able to open /dev/net/tun: as root, `chmod 666 /dev/net/tun`, as it is on most \
+     machines";
 
 fn kernel_hint(source: &io::Error) -> Option<String> {
     match source.raw_os_error()? {

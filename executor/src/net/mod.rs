@@ -17,7 +17,7 @@
 
 mod bridge;
 mod dns;
-mod error;
+pub(crate) mod error;
 mod etc;
 mod forward;
 mod namespace;
@@ -29,7 +29,7 @@ mod route;
 mod session;
 mod state;
 mod subnet;
-mod usermode;
+pub(crate) mod usermode;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

@@ -262,6 +262,16 @@ fn start_pasta(wanted: &UserMode, base: &Path, namespace: &Path, ports: &[Publis
     }
 }
 
+/// The device that such programs carry packets through.
+pub(crate) const TUN: &str = "/dev/net/tun";
+
+/// The program that would be used, if one is installed.
+pub(crate) fn program() -> Option<&'static str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
+    ["pasta", "slirp4netns"].into_iter().find(is_there)
+}
+
 fn run(command: &mut Command) -> Result<std::process::Output, NetError> {
     match command.stdin(Stdio::null()).output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(NetError::NoUserModeProgram),

@@ -22,6 +22,7 @@ mod file_reader;
 mod holes;
 mod index;
 mod lower;
+mod output;
 mod pack;
 mod path;
 mod pax;

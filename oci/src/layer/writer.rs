@@ -1,22 +1,20 @@
 //! Writes layer tars of our own and builds their tree on the way.
 //! Strict where a reader has to be lenient: parents come before their children, no name comes twice.
 
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 
-use crate::{DiffId, DigestWriter};
+use crate::DiffId;
 
 use super::attrs::{self, Attrs, Device, Kind};
 use super::data::{Data, Extent};
 use super::entry::{self, EntryError, OPAQUE, WHITEOUT, is_reserved_name};
+use super::output::{Taken, TarOutput};
 use super::path::{LayerPath, PathError};
 use super::sparse;
 use super::tar_header::{BLOCK, BLOCK_BYTES};
 use super::tar_write::Member;
 use super::tree::{Body, LayerTree, NodeId, TreeSource};
-
-/// Bytes of file data moved at a time.
-const CHUNK: usize = 256 << 10;
 
 /// Why a layer tar cannot be written. The output is useless after any of these.
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +107,9 @@ pub struct Finished {
 /// Attributes that no layer may carry (`trusted.overlay.*` and the like) are left out.
 #[derive(Debug)]
 pub struct LayerWriter<W: Write> {
-    out: DigestWriter<BufWriter<W>>,
+    out: TarOutput<W>,
     tree: LayerTree,
     has_root: bool,
-    chunk: Vec<u8>,
 }
 
 /// A special file.
@@ -126,12 +123,21 @@ pub enum Node {
     Fifo,
 }
 
+impl<W: Write + Send + 'static> LayerWriter<W> {
+    /// Like [`LayerWriter::new`], and a large tar is hashed and written on a thread of its own.
+    pub fn in_background(out: W) -> Self {
+        Self::to(TarOutput::in_background(out))
+    }
+}
+
 impl<W: Write> LayerWriter<W> {
     /// Starts an empty layer. Its root has mode 0755 and belongs to root unless [`LayerWriter::dir`] says otherwise.
     pub fn new(out: W) -> Self {
-        let tree = LayerTree::new(Attrs::new(0o755));
-        let out = DigestWriter::new(BufWriter::with_capacity(CHUNK, out));
-        Self { out, tree, has_root: false, chunk: Vec::new() }
+        Self::to(TarOutput::new(out))
+    }
+
+    fn to(out: TarOutput<W>) -> Self {
+        Self { out, tree: LayerTree::new(Attrs::new(0o755)), has_root: false }
     }
 
     /// Whether something was written at `path` (for the root: always).
@@ -311,9 +317,7 @@ impl<W: Write> LayerWriter<W> {
     pub fn finish(mut self) -> Result<(W, Finished), WriteError> {
         let output = |source| WriteError::Output { source };
         self.out.write_all(&[0; 2 * BLOCK]).map_err(output)?;
-        self.out.flush().map_err(output)?;
-        let (out, digest, size) = self.out.finish();
-        let out = out.into_inner().map_err(|e| output(e.into_error()))?;
+        let (out, digest, size) = self.out.finish().map_err(output)?;
         Ok((out, Finished { diff_id: DiffId(digest), size, tree: self.tree }))
     }
 
@@ -359,21 +363,18 @@ impl<W: Write> LayerWriter<W> {
 
     fn copy(&mut self, path: &LayerPath, size: u64, data: &mut dyn Read) -> Result<(), WriteError> {
         let wrong_size = || WriteError::Size { path: path.clone(), expected: size };
-        self.chunk.resize(CHUNK, 0);
         let mut left = size;
         loop {
             // One byte more than is left, to notice a file that grew.
-            let want = usize::try_from(left.saturating_add(1)).unwrap_or(CHUNK).min(CHUNK);
-            let got = match data.read(&mut self.chunk[..want]) {
+            let want = usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX);
+            let got = match self.out.take(data, want) {
                 Ok(0) if left == 0 => break,
                 Ok(0) => return Err(wrong_size()),
                 Ok(got) => got as u64,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(WriteError::Input { path: path.clone(), source }),
+                Err(Taken::Input(source)) => return Err(WriteError::Input { path: path.clone(), source }),
+                Err(Taken::Output(source)) => return Err(WriteError::Output { source }),
             };
             left = left.checked_sub(got).ok_or_else(wrong_size)?;
-            let got = usize::try_from(got).unwrap_or(CHUNK);
-            self.out.write_all(&self.chunk[..got]).map_err(|source| WriteError::Output { source })?;
         }
         let padding = size.next_multiple_of(BLOCK_BYTES) - size;
         let padding = &[0; BLOCK][..usize::try_from(padding).unwrap_or_default()];

@@ -38,13 +38,13 @@ pub type Known<'a> = &'a dyn Fn(&ContentDigest) -> Option<Box<dyn Read + 'a>>;
 ///
 /// # Errors
 /// [`WriteError`]; what `out` got so far is of no use.
-pub fn write<W: Write>(
+pub fn write<W: Write + Send + 'static>(
     staging: &Staging,
     sources: &[Source],
     known: Known<'_>,
     out: W,
 ) -> Result<(W, Finished), WriteError> {
-    let mut writer = LayerWriter::new(out);
+    let mut writer = LayerWriter::in_background(out);
     let mut written_dirs: HashSet<LayerPath> = HashSet::new();
     let mut groups: HashMap<usize, LayerPath> = HashMap::new();
     for (path, change) in staging.changes() {

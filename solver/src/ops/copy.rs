@@ -5,7 +5,6 @@ mod picks;
 use std::io::{Read, Write};
 
 use cache::ContentDigest;
-use oci::ChainId;
 use oci::layer::{ChainView, Time};
 use parser::chmod::Chmod;
 
@@ -115,7 +114,7 @@ impl CopyOp {
         if *link {
             manifest.line("link", "true");
         } else {
-            manifest.line("base", ChainId::of(&below.layers).map_or("scratch".to_owned(), |id| id.to_string()));
+            manifest.line("base", below.name());
         }
         manifest.line("dest", dest);
         if let Some(owner) = owner {

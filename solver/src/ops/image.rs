@@ -1,8 +1,6 @@
 //! A base image as an op: its chain of layers. Its config went into the plan already; its layers are fetched when a step on top
 //! of them has to run.
 
-use std::sync::Arc;
-
 use oci::{DiffId, Digest};
 
 use crate::worker::{Chain, Value};
@@ -27,6 +25,6 @@ impl ImageOp {
 
 impl ImageOp {
     pub(crate) fn work(&self) -> Value {
-        Value::Chain(Chain { layers: Arc::new(self.chain.clone()), ran: false })
+        Value::Chain(Chain::of_base(&self.chain))
     }
 }

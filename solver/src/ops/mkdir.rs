@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use oci::ChainId;
 use oci::layer::{ChainView, Time};
 
 use crate::error::OpError;
@@ -29,7 +28,7 @@ impl MkdirOp {
     fn manifest(&self, below: &Chain) -> Manifest {
         let Self { path, user, epoch } = self;
         let mut manifest = Manifest::new("mkdir");
-        manifest.line("base", ChainId::of(&below.layers).map_or("scratch".to_owned(), |id| id.to_string()));
+        manifest.line("base", below.name());
         manifest.line("path", path);
         manifest.line("user", user);
         if let Some(epoch) = epoch {

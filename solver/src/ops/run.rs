@@ -5,7 +5,7 @@ mod container;
 use std::fmt;
 use std::io::Write;
 
-use oci::{ChainId, Digest};
+use oci::Digest;
 
 use crate::error::{OpError, SelectHelp};
 use crate::files::select::{self, Pattern};
@@ -201,7 +201,7 @@ impl RunOp {
             platform,
         } = self;
         let mut manifest = Manifest::new("run");
-        manifest.line("base", ChainId::of(&below.layers).map_or("scratch".to_owned(), |id| id.to_string()));
+        manifest.line("base", below.name());
         manifest.line("platform", platform);
         args.iter().for_each(|arg| manifest.line("arg", arg));
         if let Some(Script { name: _, content }) = script {
