@@ -267,9 +267,12 @@ pub(crate) const TUN: &str = "/dev/net/tun";
 
 /// The program that would be used, if one is installed.
 pub(crate) fn program() -> Option<&'static str> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
-    ["pasta", "slirp4netns"].into_iter().find(is_there)
+    let null = Stdio::null;
+    let starts = |program: &&str| {
+        let mut command = Command::new(program);
+        command.arg("--version").stdin(null()).stdout(null()).stderr(null()).status().is_ok()
+    };
+    ["pasta", "slirp4netns"].into_iter().find(starts)
 }
 
 fn run(command: &mut Command) -> Result<std::process::Output, NetError> {
