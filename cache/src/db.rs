@@ -18,7 +18,14 @@ use crate::session::Gate;
 /// How long a statement waits for another process's transaction. Those take microseconds; a stopped machine may not.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Digests are 32-byte blobs, times are milliseconds since 1970.
+/// What has been added to the tables since, in order. `PRAGMA user_version` counts how many of these a database has. A program
+/// that knows fewer still works: its statements name their columns.
+const ADDITIONS: [&str; 1] = ["
+-- Numbers of the steps that a step depends on, counted from 1 and set apart by commas; NULL where that was not noted.
+ALTER TABLE steps ADD COLUMN inputs TEXT;
+"];
+
+/// Digests are 32-byte blobs, times are milliseconds since 1970. See also [`ADDITIONS`].
 const SCHEMA: &str = "
 -- The printable text behind a key: key = sha256(text). Kept while a record or a step of the history names it.
 CREATE TABLE manifests (
@@ -75,12 +82,13 @@ pub(crate) fn create(layout: &Layout) -> Result<(), StoreError> {
         fsio::remove_file(path).map_err(io_error("create", "the store's database"))?;
     }
     let [temp, ..] = new;
-    let connection = Connection::open(&temp).map_err(failed())?;
+    let mut connection = Connection::open(&temp).map_err(failed())?;
     // Nobody sees this file before the one sync below.
     connection.pragma_update(None, "synchronous", "OFF").map_err(failed())?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed())?;
     connection.execute_batch(SCHEMA).map_err(failed())?;
     connection.execute_batch(memo::SCHEMA).map_err(failed())?;
+    add_what_is_missing(&mut connection)?;
     connection.close().map_err(|(_, err)| db_error("create the tables")(err))?;
     let show = || {
         File::open(&temp)?.sync_all()?;
@@ -99,12 +107,30 @@ pub(crate) fn open(layout: &Layout) -> Result<Connection, StoreError> {
     }
     let failed = || db_error("read the tables");
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(layout.database(), flags).map_err(failed())?;
+    let mut connection = Connection::open_with_flags(layout.database(), flags).map_err(failed())?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed())?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed())?;
     connection.execute_batch(memo::SCHEMA).map_err(failed())?;
+    add_what_is_missing(&mut connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Gives a database of an older program the [`ADDITIONS`] that it lacks: all of them or, when something fails, none.
+fn add_what_is_missing(connection: &mut Connection) -> Result<(), StoreError> {
+    let failed = || db_error("bring the tables up to date");
+    let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
+    let newer = |present: u32| (1..).zip(ADDITIONS).filter(move |(number, _)| *number > present);
+    if newer(version(connection).map_err(failed())?).next().is_none() {
+        return Ok(());
+    }
+    let tx = write(connection, "bring the tables up to date")?;
+    // Another process may have been quicker.
+    for (number, addition) in newer(version(&tx).map_err(failed())?) {
+        tx.execute_batch(addition).map_err(failed())?;
+        tx.pragma_update(None, "user_version", number).map_err(failed())?;
+    }
+    tx.commit().map_err(failed())
 }
 
 /// Starts a transaction that will write.
@@ -130,4 +156,46 @@ pub(crate) fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Resu
 /// A number as SQLite stores it: signed, 64 bits.
 pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    /// The columns of a table, in order.
+    fn columns(store: &Store, table: &str) -> Vec<String> {
+        let read = |db: &mut Connection| {
+            let mut query = db.prepare("SELECT name FROM pragma_table_info(?)")?;
+            query.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
+        };
+        store.with_db(|db| read(db).map_err(db_error("test"))).unwrap()
+    }
+
+    #[test]
+    fn a_database_of_an_older_program_gets_what_it_lacks_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let whole = columns(&store, "steps");
+        let older = "ALTER TABLE steps DROP COLUMN inputs; PRAGMA user_version = 0";
+        store.with_db(|db| db.execute_batch(older).map_err(db_error("test"))).unwrap();
+        drop(store);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| columns(&Store::open(dir.path()).unwrap(), "steps"));
+            }
+        });
+        assert_eq!(columns(&Store::open(dir.path()).unwrap(), "steps"), whole);
+    }
+
+    #[test]
+    fn a_database_of_a_newer_program_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let newer = "ALTER TABLE steps ADD COLUMN mood TEXT; PRAGMA user_version = 99";
+        store.with_db(|db| db.execute_batch(newer).map_err(db_error("test"))).unwrap();
+        let whole = columns(&store, "steps");
+        drop(store);
+        assert_eq!(columns(&Store::open(dir.path()).unwrap(), "steps"), whole);
+    }
 }

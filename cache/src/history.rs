@@ -148,6 +148,9 @@ pub struct StepRow {
     pub layer_size: Option<u64>,
     /// Blob with what it printed when it ran.
     pub log: Option<Digest>,
+    /// The steps it depends on, by their numbers in this build, counted from 1: first the one before it in its stage, then those
+    /// it takes files from. None where a program that did not note it wrote the row.
+    pub inputs: Option<Vec<usize>>,
 }
 
 const BUILD_COLUMNS: &str = "id, project, name, target, started, duration_ms, status, session, image, error";
@@ -263,7 +266,7 @@ impl Store {
     /// When the store can't be read.
     pub fn steps(&self, id: BuildId) -> Result<Vec<StepRow>, StoreError> {
         let sql = "SELECT stage, line, instruction, cache, reason, slot, key, started_ms, duration_ms, layer, layer_size, \
-                   log FROM steps WHERE build = ? ORDER BY seq";
+                   log, inputs FROM steps WHERE build = ? ORDER BY seq";
         self.with_db(|db| {
             let mut query = db.prepare_cached(sql).map_err(db_error("read the history"))?;
             let rows = query.query_map([id.0], read_step);
@@ -288,7 +291,7 @@ impl Store {
 fn insert_steps(tx: &Transaction<'_>, id: BuildId, steps: &[StepRow]) -> rusqlite::Result<()> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO steps (build, seq, stage, line, instruction, cache, reason, slot, key, started_ms, duration_ms, layer, \
-         layer_size, log) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         layer_size, log, inputs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     for (seq, step) in (0_i64..).zip(steps) {
         statement.execute(params![
@@ -306,6 +309,7 @@ fn insert_steps(tx: &Transaction<'_>, id: BuildId, steps: &[StepRow]) -> rusqlit
             step.layer.map(|layer| *layer.0.as_bytes()),
             step.layer_size.map(db::signed),
             step.log.map(|log| *log.as_bytes()),
+            step.inputs.as_deref().map(inputs_text),
         ])?;
     }
     Ok(())
@@ -326,7 +330,16 @@ fn read_step(row: &Row<'_>) -> rusqlite::Result<StepRow> {
         layer: db::optional_digest(row, 9)?.map(DiffId),
         layer_size: layer_size.map(i64::unsigned_abs),
         log: db::optional_digest(row, 11)?,
+        inputs: row.get::<_, Option<String>>(12)?.map(|text| inputs_of(&text)),
     })
+}
+
+fn inputs_text(inputs: &[usize]) -> String {
+    inputs.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn inputs_of(text: &str) -> Vec<usize> {
+    text.split(',').filter_map(|number| number.parse().ok()).collect()
 }
 
 /// Removes a build and its steps.
@@ -361,6 +374,7 @@ mod tests {
             layer: Some(DiffId(Digest::of("l"))),
             layer_size: Some(4),
             log: None,
+            inputs: None,
         }
     }
 
@@ -370,7 +384,11 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let id = store.begin_build(&new_build("p")).unwrap();
         assert_eq!(store.build(id).unwrap().unwrap().outcome.status, BuildStatus::Running);
-        let steps = [step("RUN a"), step("RUN b")];
+        let steps = [
+            step("RUN a"),
+            StepRow { inputs: Some(vec![]), ..step("RUN b") },
+            StepRow { inputs: Some(vec![2, 1]), ..step("RUN c") },
+        ];
         let outcome = Outcome {
             status: BuildStatus::Failed,
             duration: Duration::from_millis(40),

@@ -18,10 +18,11 @@ use crate::event::{Events, How};
 use crate::files::source::Source;
 use crate::graph::{Graph, OpId};
 use crate::images::{ImageError, Images};
+use crate::inputs;
 use crate::ops::{Checkouts, OpKind};
 use crate::past::{Past, stage_label};
 use crate::plan::{self, Base, Bases, Lowered, Missing, Plan, PlannedHistory, PlannedStep, Request, StageOutput};
-use crate::report::{CacheReport, ImageReport, LayerReport, Report, StepReport, Totals};
+use crate::report::Report;
 use crate::schedule;
 use crate::settings::Settings;
 use crate::worker::{Done, LocalWorker, Value};
@@ -100,7 +101,9 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
     let solved = solved.and_then(|values| fetch_final(&worker, &plans, &values).map(|()| values));
     let done = worker.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let rows: Vec<StepRow> = steps.iter().map(|step| row(&worker.past, step, &done)).collect();
+    let inputs = inputs::of(&plans, &steps);
+    let rows = steps.iter().zip(&inputs).map(|(step, inputs)| row(session.store, &worker.past, step, inputs, &done));
+    let rows = rows.collect::<Result<Vec<StepRow>, _>>()?;
     let status = match &solved {
         Ok(_) => BuildStatus::Done,
         Err(failure) if matches!(failure.error, OpError::Cancelled) => BuildStatus::Cancelled,
@@ -112,7 +115,7 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
         tree.save_stats()?;
     }
     let values = solved.map_err(|failure| failed(failure, &graph, &steps, &plans))?;
-    let report = report(session.store, &steps, &done, began.elapsed())?;
+    let report = Report::new(&rows, began.elapsed());
     let epochs = requests.iter().map(|request| request.epoch);
     let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, &done, epoch)).collect();
     let mut warnings: Vec<Diagnostic> = Vec::new();
@@ -221,78 +224,42 @@ fn failed(failure: schedule::Failure<OpError>, graph: &Graph, steps: &[PlannedSt
 fn distinct_steps(plans: &[Plan]) -> Vec<PlannedStep> {
     let mut seen = HashSet::new();
     let all = plans.iter().flat_map(|plan| &plan.steps);
-    all.filter(|step| seen.insert((step.op, step.line, step.instruction.clone()))).cloned().collect()
+    all.filter(|step| seen.insert(inputs::identity(step))).cloned().collect()
 }
 
-fn row(past: &Past<'_>, step: &PlannedStep, done: &HashMap<OpId, Done>) -> StepRow {
+fn row(
+    store: &Store,
+    past: &Past<'_>,
+    step: &PlannedStep,
+    inputs: &[usize],
+    done: &HashMap<OpId, Done>,
+) -> Result<StepRow, BuildError> {
     let done = step.op.and_then(|op| done.get(&op));
     let (cache, reason) = outcome(done);
-    StepRow {
+    let layer = done.and_then(|done| done.layer);
+    Ok(StepRow {
         stage: stage_label(step),
         line: u32::try_from(step.line).unwrap_or(u32::MAX),
         instruction: step.instruction.clone(),
-        cache: match cache {
-            CacheReport::Hit => CacheUse::Hit,
-            CacheReport::Miss => CacheUse::Miss,
-            CacheReport::None => CacheUse::None,
-        },
+        cache,
         reason: reason.and_then(|reason| serde_json::to_string(&reason).ok()),
         slot: past.slot(step),
         key: done.and_then(|done| done.key),
         started: done.map_or(Duration::ZERO, |done| done.started),
         duration: done.map_or(Duration::ZERO, |done| done.took),
-        layer: done.and_then(|done| done.layer),
-        layer_size: None,
+        layer,
+        layer_size: layer.map(|layer| store.layer_size(&layer)).transpose()?.flatten(),
         log: done.and_then(|done| done.log),
-    }
+        inputs: Some(inputs.to_vec()),
+    })
 }
 
-fn outcome(done: Option<&Done>) -> (CacheReport, Option<crate::Reason>) {
+fn outcome(done: Option<&Done>) -> (CacheUse, Option<crate::Reason>) {
     match done.map(|done| &done.how) {
-        Some(How::Hit(reason)) => (CacheReport::Hit, reason.clone()),
-        Some(How::Miss(reason)) => (CacheReport::Miss, Some(reason.clone())),
-        Some(How::Worked) | None => (CacheReport::None, None),
+        Some(How::Hit(reason)) => (CacheUse::Hit, reason.clone()),
+        Some(How::Miss(reason)) => (CacheUse::Miss, Some(reason.clone())),
+        Some(How::Worked) | None => (CacheUse::None, None),
     }
-}
-
-fn report(
-    store: &Store,
-    steps: &[PlannedStep],
-    done: &HashMap<OpId, Done>,
-    took: Duration,
-) -> Result<Report, BuildError> {
-    let mut reports = Vec::with_capacity(steps.len());
-    let mut totals = Totals { duration_ms: millis(took), ..Totals::default() };
-    for (i, step) in steps.iter().enumerate() {
-        let done = step.op.and_then(|op| done.get(&op));
-        let (cache, reason) = outcome(done);
-        totals.hits += usize::from(cache == CacheReport::Hit);
-        totals.misses += usize::from(cache == CacheReport::Miss);
-        let layer = match done.and_then(|done| done.layer) {
-            Some(layer) => {
-                let size = store.layer_size(&layer)?.unwrap_or_default();
-                Some(LayerReport { diff_id: layer.to_string(), size })
-            }
-            None => None,
-        };
-        reports.push(StepReport {
-            id: i + 1,
-            stage: stage_label(step),
-            line: step.line,
-            instruction: step.instruction.clone(),
-            cache,
-            reason: reason.into(),
-            key: done.and_then(|done| done.key).map(|key| key.to_string()),
-            started_ms: done.map_or(0, |done| millis(done.started)),
-            duration_ms: done.map_or(0, |done| millis(done.took)),
-            layer,
-        });
-    }
-    Ok(Report { version: 1, image: ImageReport::default(), steps: reports, totals })
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The image config with its layers and history. A layer's time is when it was made, so a build in which every step hits gives the

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod files;
 mod graph;
 mod images;
+mod inputs;
 pub mod key;
 mod listing;
 pub mod ops;

@@ -1,5 +1,8 @@
 //! The machine-readable account of a build: one entry a step. Stable and versioned; `cli` writes it as JSON.
 
+use std::time::Duration;
+
+use cache::{CacheUse, StepRow};
 use serde::Serialize;
 
 use crate::explain::Reason;
@@ -36,7 +39,7 @@ pub struct StepReport {
     /// Name of the stage, or its number.
     pub stage: String,
     /// First line of the instruction.
-    pub line: usize,
+    pub line: u32,
     /// The instruction.
     pub instruction: String,
     /// `hit`, `miss`, or `none` for what is not cached.
@@ -53,6 +56,10 @@ pub struct StepReport {
     /// The layer it came to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerReport>,
+    /// Numbers of the steps it depends on: first the one before it in its stage (for FROM, the last of the stage it names), then
+    /// those it takes files from. Missing where a build of the history did not note them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<usize>>,
 }
 
 /// A layer.
@@ -90,6 +97,54 @@ impl From<Option<Reason>> for ReasonReport {
     fn from(reason: Option<Reason>) -> Self {
         reason.map_or(Self::None {}, Self::Some)
     }
+}
+
+impl From<CacheUse> for CacheReport {
+    fn from(cache: CacheUse) -> Self {
+        match cache {
+            CacheUse::Hit => Self::Hit,
+            CacheUse::Miss => Self::Miss,
+            CacheUse::None => Self::None,
+        }
+    }
+}
+
+impl Report {
+    /// The account of a build from what the history says of its steps. What it came to is for the caller to add.
+    pub fn new(steps: &[StepRow], took: Duration) -> Self {
+        let steps: Vec<StepReport> = (1..).zip(steps).map(|(id, row)| StepReport::new(id, row)).collect();
+        let count = |cache| steps.iter().filter(|step| step.cache == cache).count();
+        let totals =
+            Totals { hits: count(CacheReport::Hit), misses: count(CacheReport::Miss), duration_ms: millis(took) };
+        Self { version: 1, image: ImageReport::default(), steps, totals }
+    }
+}
+
+impl StepReport {
+    fn new(id: usize, row: &StepRow) -> Self {
+        let reason: Option<Reason> = row.reason.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let layer = |diff_id: oci::DiffId| LayerReport {
+            diff_id: diff_id.to_string(),
+            size: row.layer_size.unwrap_or_default(),
+        };
+        Self {
+            id,
+            stage: row.stage.clone(),
+            line: row.line,
+            instruction: row.instruction.clone(),
+            cache: row.cache.into(),
+            reason: reason.into(),
+            key: row.key.map(|key| key.to_string()),
+            started_ms: millis(row.started),
+            duration_ms: millis(row.duration),
+            layer: row.layer.map(layer),
+            inputs: row.inputs.clone(),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Sums over the steps.

@@ -22,7 +22,7 @@ impl Lowering<'_> {
         place: Place<'_>,
     ) -> Result<OpId, PlanError> {
         match named {
-            StageRef::Stage(index) => return Ok(self.stage_output(index)?.op),
+            StageRef::Stage(index) => return Ok(self.use_stage(index)?.op),
             StageRef::NoSuchNumber => return Err(place.error(format!("invalid stage index {name}"), span).into()),
             StageRef::NotYet(_) | StageRef::Other => {}
         }
@@ -110,7 +110,7 @@ impl Lowering<'_> {
         place: Place<'_>,
     ) -> Result<StageOutput, PlanError> {
         if let StageRef::Stage(earlier) = parser::stages::resolve_from(self.dockerfile, index, name) {
-            return self.stage_output(earlier);
+            return self.use_stage(earlier);
         }
         if let Some(context) = self.named_context(name) {
             return self.start_from_context(&context, platform);

@@ -25,6 +25,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) steps: Vec<PlannedStep>,
     /// Ops made on behalf of the instruction that is being lowered.
     pub(crate) also: Vec<OpId>,
+    /// Stages that it takes files from or begins with.
+    pub(crate) used_stages: Vec<usize>,
     pub(crate) bases: &'a Bases,
     missing: Vec<Missing>,
     outputs: Vec<Option<StageOutput>>,
@@ -133,6 +135,7 @@ impl<'a> Lowering<'a> {
             globals: GlobalArgs::new(predefined(dockerfile, request, target)),
             steps: Vec::new(),
             also: Vec::new(),
+            used_stages: Vec::new(),
             bases,
             missing: Vec::new(),
             outputs: dockerfile.stages.iter().map(|_| None).collect(),
@@ -212,6 +215,15 @@ impl<'a> Lowering<'a> {
             stack.extend(named.filter_map(stage_index));
         }
         found
+    }
+
+    /// The result of a stage that the instruction at hand takes files from or begins with.
+    pub(crate) fn use_stage(&mut self, index: usize) -> Result<StageOutput, PlanError> {
+        let output = self.stage_output(index)?;
+        if !self.used_stages.contains(&index) {
+            self.used_stages.push(index);
+        }
+        Ok(output)
     }
 
     /// The result of a stage; lowers it when that has not happened.

@@ -262,6 +262,8 @@ pub struct PlannedStep {
     pub op: Option<OpId>,
     /// Ops made on its behalf, such as the tree that a bind mount shows.
     pub also: Vec<OpId>,
+    /// Numbers of the stages that it takes files from or, for FROM, begins with.
+    pub stages: Vec<usize>,
     /// Variables of the step that come from ARG.
     pub args: std::collections::BTreeSet<String>,
     /// Base image of the stage, as written.

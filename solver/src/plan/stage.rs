@@ -149,6 +149,7 @@ impl Stage {
             name: name.replacen("[ ", "[", 1),
             op,
             also: std::mem::take(&mut lowering.also),
+            stages: std::mem::take(&mut lowering.used_stages),
             args: self.scope.arg_names().clone(),
             base: self.base_name.clone(),
             span: place.span,
