@@ -20,10 +20,16 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What has been added to the tables since, in order. `PRAGMA user_version` counts how many of these a database has. A program
 /// that knows fewer still works: its statements name their columns.
-const ADDITIONS: [&str; 1] = ["
+const ADDITIONS: [&str; 2] = [
+    "
 -- Numbers of the steps that a step depends on, counted from 1 and set apart by commas; NULL where that was not noted.
 ALTER TABLE steps ADD COLUMN inputs TEXT;
-"];
+",
+    "
+-- Why a step failed or was stopped.
+ALTER TABLE steps ADD COLUMN error TEXT;
+",
+];
 
 /// Digests are 32-byte blobs, times are milliseconds since 1970. See also [`ADDITIONS`].
 const SCHEMA: &str = "
@@ -177,7 +183,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let whole = columns(&store, "steps");
-        let older = "ALTER TABLE steps DROP COLUMN inputs; PRAGMA user_version = 0";
+        let older =
+            "ALTER TABLE steps DROP COLUMN inputs; ALTER TABLE steps DROP COLUMN error; PRAGMA user_version = 0";
         store.with_db(|db| db.execute_batch(older).map_err(db_error("test"))).unwrap();
         drop(store);
         std::thread::scope(|scope| {

@@ -89,7 +89,31 @@ pub struct BuildRow {
     pub build: NewBuild,
     /// What it came to; for a running build, nothing yet.
     pub outcome: Outcome,
+    /// Steps that came from the cache; none while it runs.
+    pub hits: usize,
+    /// Steps that ran.
+    pub misses: usize,
 }
+
+/// How much of the history is kept, see [`Store::trim_history`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryLimit {
+    /// Builds of one project.
+    pub per_project: usize,
+    /// Builds of the store: none whose number is this far behind the newest.
+    pub total: usize,
+    /// Since their start.
+    pub age: Duration,
+}
+
+impl Default for HistoryLimit {
+    fn default() -> Self {
+        Self { per_project: 200, total: 5_000, age: Duration::from_secs(90 * 86_400) }
+    }
+}
+
+/// The oldest builds that are looked at for their age at once.
+const AGED_AT_ONCE: usize = 50;
 
 /// What a step had to do with the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,9 +175,13 @@ pub struct StepRow {
     /// The steps it depends on, by their numbers in this build, counted from 1: first the one before it in its stage, then those
     /// it takes files from. None where a program that did not note it wrote the row.
     pub inputs: Option<Vec<usize>>,
+    /// Why it failed or was stopped; none for a step that ended well or was never begun.
+    pub error: Option<String>,
 }
 
-const BUILD_COLUMNS: &str = "id, project, name, target, started, duration_ms, status, session, image, error";
+const BUILD_COLUMNS: &str = "id, project, name, target, started, duration_ms, status, session, image, error, \
+                             (SELECT count(*) FROM steps WHERE build = builds.id AND cache = 'hit'), \
+                             (SELECT count(*) FROM steps WHERE build = builds.id AND cache = 'miss')";
 
 impl Store {
     /// Notes that a build has started.
@@ -173,7 +201,7 @@ impl Store {
     }
 
     /// Notes how a build ended and what its steps were, in order, with the texts behind the keys of those that have no record
-    /// (those that failed).
+    /// (base images, and steps that failed).
     ///
     /// # Errors
     /// When the store can't be written; then nothing is noted.
@@ -208,6 +236,36 @@ impl Store {
                 insert_manifest(&tx, &Digest::of(manifest.text), *manifest).map_err(failed())?;
             }
             tx.commit().map_err(failed())
+        })
+    }
+
+    /// Forgets the builds that `limit` leaves no room for, now that `newest` has ended; gives their number. Few at a time are
+    /// looked at for their age, so that the end of a build stays short in any store.
+    ///
+    /// # Errors
+    /// When the store can't be written; then none is forgotten.
+    pub fn trim_history(&self, newest: BuildId, limit: &HistoryLimit) -> Result<usize, StoreError> {
+        let failed = || db_error("trim the history");
+        self.with_db(|db| {
+            let old = beyond(db, newest, limit, Timestamp::now()).map_err(failed())?;
+            if !old.is_empty() {
+                let tx = db::write(db, "trim the history")?;
+                old.iter().try_for_each(|id| delete_build(&tx, *id).map(drop)).map_err(failed())?;
+                tx.commit().map_err(failed())?;
+            }
+            Ok(old.len())
+        })
+    }
+
+    /// Notes the image that a build has made, once it is stored.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn note_image(&self, id: BuildId, image: &Digest) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.execute("UPDATE builds SET image = ? WHERE id = ?", params![image.as_bytes(), id.0])
+                .map(drop)
+                .map_err(db_error("note the build"))
         })
     }
 
@@ -257,6 +315,8 @@ impl Store {
                 image: db::optional_digest(row, 8)?,
                 error: row.get(9)?,
             },
+            hits: usize::try_from(db::unsigned(row, 10)?).unwrap_or(usize::MAX),
+            misses: usize::try_from(db::unsigned(row, 11)?).unwrap_or(usize::MAX),
         })
     }
 
@@ -266,7 +326,7 @@ impl Store {
     /// When the store can't be read.
     pub fn steps(&self, id: BuildId) -> Result<Vec<StepRow>, StoreError> {
         let sql = "SELECT stage, line, instruction, cache, reason, slot, key, started_ms, duration_ms, layer, layer_size, \
-                   log, inputs FROM steps WHERE build = ? ORDER BY seq";
+                   log, inputs, error FROM steps WHERE build = ? ORDER BY seq";
         self.with_db(|db| {
             let mut query = db.prepare_cached(sql).map_err(db_error("read the history"))?;
             let rows = query.query_map([id.0], read_step);
@@ -291,7 +351,7 @@ impl Store {
 fn insert_steps(tx: &Transaction<'_>, id: BuildId, steps: &[StepRow]) -> rusqlite::Result<()> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO steps (build, seq, stage, line, instruction, cache, reason, slot, key, started_ms, duration_ms, layer, \
-         layer_size, log, inputs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         layer_size, log, inputs, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     for (seq, step) in (0_i64..).zip(steps) {
         statement.execute(params![
@@ -310,6 +370,7 @@ fn insert_steps(tx: &Transaction<'_>, id: BuildId, steps: &[StepRow]) -> rusqlit
             step.layer_size.map(db::signed),
             step.log.map(|log| *log.as_bytes()),
             step.inputs.as_deref().map(inputs_text),
+            step.error,
         ])?;
     }
     Ok(())
@@ -331,6 +392,7 @@ fn read_step(row: &Row<'_>) -> rusqlite::Result<StepRow> {
         layer_size: layer_size.map(i64::unsigned_abs),
         log: db::optional_digest(row, 11)?,
         inputs: row.get::<_, Option<String>>(12)?.map(|text| inputs_of(&text)),
+        error: row.get(13)?,
     })
 }
 
@@ -340,6 +402,21 @@ fn inputs_text(inputs: &[usize]) -> String {
 
 fn inputs_of(text: &str) -> Vec<usize> {
     text.split(',').filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Builds that `limit` leaves no room for, now that `newest` has ended.
+fn beyond(db: &Connection, newest: BuildId, limit: &HistoryLimit, now: Timestamp) -> rusqlite::Result<Vec<BuildId>> {
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let age = i64::try_from(limit.age.as_millis()).unwrap_or(i64::MAX);
+    // Each part walks an index, and no further than it has to.
+    let sql = "SELECT id FROM (SELECT id FROM builds WHERE project = (SELECT project FROM builds WHERE id = ?1) \
+                               ORDER BY id DESC LIMIT -1 OFFSET ?2) \
+               UNION SELECT id FROM builds WHERE id <= ?1 - ?3 \
+               UNION SELECT id FROM (SELECT id, started FROM builds ORDER BY id LIMIT ?4) WHERE started < ?5";
+    let mut query = db.prepare_cached(sql)?;
+    let values =
+        params![newest.0, count(limit.per_project), count(limit.total), count(AGED_AT_ONCE), now.0.saturating_sub(age)];
+    query.query_map(values, |row| Ok(BuildId(row.get(0)?)))?.collect()
 }
 
 /// Removes a build and its steps.
@@ -360,6 +437,8 @@ mod tests {
         NewBuild { project: project.to_owned(), name: Some("app".to_owned()), target: None, started: Timestamp(5) }
     }
 
+    const NO_LIMIT: HistoryLimit = HistoryLimit { per_project: usize::MAX, total: usize::MAX, age: Duration::MAX };
+
     fn step(text: &str) -> StepRow {
         StepRow {
             stage: "0".to_owned(),
@@ -375,6 +454,7 @@ mod tests {
             layer_size: Some(4),
             log: None,
             inputs: None,
+            error: Some("exit code 1".to_owned()),
         }
     }
 
@@ -397,7 +477,8 @@ mod tests {
         };
         store.finish_build(id, &outcome, &steps, &[Manifest { text: "RUN a", blobs: &[] }]).unwrap();
         assert_eq!(store.manifest(&Digest::of("RUN a")).unwrap().as_deref(), Some("RUN a"));
-        assert_eq!(store.build(id).unwrap(), Some(BuildRow { id, build: new_build("p"), outcome }));
+        let row = BuildRow { id, build: new_build("p"), outcome, hits: 0, misses: 3 };
+        assert_eq!(store.build(id).unwrap(), Some(row));
         assert_eq!(store.steps(id).unwrap(), steps);
         let other = store.begin_build(&new_build("q")).unwrap();
         let ids = |project| store.builds(project, 9).unwrap().iter().map(|row| row.id).collect::<Vec<_>>();
@@ -416,5 +497,41 @@ mod tests {
         drop(store);
         let later = Store::open(dir.path()).unwrap();
         assert_eq!(later.build(id).unwrap().unwrap().outcome.status, BuildStatus::Interrupted);
+    }
+
+    /// Builds of one project, each started at `starts`; gives the numbers that are left of all.
+    fn left(store: &Store, project: &str, starts: &[i64], limit: &HistoryLimit) -> Vec<i64> {
+        let outcome = Outcome { status: BuildStatus::Done, duration: Duration::ZERO, image: None, error: None };
+        for start in starts {
+            let build = NewBuild { started: Timestamp(*start), ..new_build(project) };
+            let id = store.begin_build(&build).unwrap();
+            store.finish_build(id, &outcome, &[step("RUN a")], &[]).unwrap();
+            store.trim_history(id, limit).unwrap();
+        }
+        store.builds(None, 99).unwrap().iter().map(|row| row.id.0).collect()
+    }
+
+    #[test]
+    fn the_history_is_kept_within_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let now = Timestamp::now().0;
+        let two_each = HistoryLimit { per_project: 2, ..NO_LIMIT };
+        assert_eq!(left(&store, "p", &[now; 3], &two_each), [3, 2]);
+        assert_eq!(left(&store, "q", &[now; 3], &two_each), [6, 5, 3, 2], "other projects keep theirs");
+        assert!(store.steps(BuildId(1)).unwrap().is_empty());
+        assert_eq!(left(&store, "q", &[now], &HistoryLimit { total: 3, ..NO_LIMIT }), [7, 6, 5]);
+        let hour = HistoryLimit { age: Duration::from_secs(3600), ..NO_LIMIT };
+        assert_eq!(left(&store, "old", &[now - 7_200_000], &NO_LIMIT), [8, 7, 6, 5]);
+        assert_eq!(left(&store, "q", &[now], &hour), [9, 7, 6, 5]);
+    }
+
+    #[test]
+    fn an_image_is_noted_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let id = store.begin_build(&new_build("p")).unwrap();
+        store.note_image(id, &Digest::of("i")).unwrap();
+        assert_eq!(store.build(id).unwrap().unwrap().outcome.image, Some(Digest::of("i")));
     }
 }

@@ -89,7 +89,7 @@ pub(crate) const DIRECTORIES: [&str; 15] = [
 ];
 
 /// Files directly under the root.
-pub(crate) const FILES: [&str; 11] = [
+pub(crate) const FILES: [&str; 12] = [
     "ballast",
     "format.json",
     "format.new",
@@ -98,6 +98,7 @@ pub(crate) const FILES: [&str; 11] = [
     "gate.lock",
     "gc.lock",
     "containers.lock",
+    "secrets.key",
     "store.db",
     "store.db-wal",
     "store.db-shm",
@@ -152,6 +153,10 @@ impl Layout {
 
     pub(crate) fn boot(&self) -> PathBuf {
         self.at("boot")
+    }
+
+    pub(crate) fn secrets_key(&self) -> PathBuf {
+        self.at("secrets.key")
     }
 
     pub(crate) fn database(&self) -> PathBuf {

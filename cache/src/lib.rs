@@ -9,6 +9,7 @@
 //! ├── gate.lock                    flock: shared while a pin is written and looked after, exclusive while garbage is moved out
 //! ├── gc.lock                      flock: one collector or repairer at a time
 //! ├── containers.lock              flock: container ids and names change
+//! ├── secrets.key                  random bytes that the marks of secrets are keyed by; made when first needed, never changed
 //! ├── store.db (-wal, -shm)        SQLite: records, manifests of keys, compressed forms of layers, memos, history
 //! ├── blobs/<hex>                  bytes by sha256: configs, image manifests, logs, file lists, compressed layers
 //! ├── layers/
@@ -55,6 +56,7 @@ mod layout;
 mod memo;
 mod mounts;
 mod record;
+mod secrets;
 mod session;
 mod statcache;
 mod stattable;
@@ -71,7 +73,7 @@ pub use content::{ContentDigest, ContentHasher, FileStat, HashError, Stamp, hash
 pub use error::StoreError;
 pub use fsck::Problem;
 pub use gc::{PrunePolicy, Pruned, PrunedItem, Select, SpaceLimit};
-pub use history::{BuildId, BuildRow, BuildStatus, CacheUse, NewBuild, Outcome, StepRow};
+pub use history::{BuildId, BuildRow, BuildStatus, CacheUse, HistoryLimit, NewBuild, Outcome, StepRow};
 pub use image::{ImageSummary, StoredImage, Target};
 pub use keylock::{KeyGuard, KeyLock, KeyWaiter};
 pub use layer::{Adopted, IngestedLayer, LayerDraft};

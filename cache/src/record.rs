@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::db;
 use crate::error::{StoreError, db_error};
+use crate::fsio;
 use crate::memo;
 use crate::session::Pin;
 use crate::store::{Store, lock};
@@ -91,13 +92,16 @@ impl Store {
     /// A record whose layer was lost is no record. The log is not worth a miss.
     fn usable(&self, found: Option<Record>) -> Result<Option<Record>, StoreError> {
         let Some(record) = found else { return Ok(None) };
-        if let Some(layer) = &record.layer
-            && !self.has_layer(layer)?
-        {
+        let tar = record.layer.map(|layer| self.layout().layer_tar(&layer));
+        let is_here = || tar.as_ref().is_none_or(|tar| fsio::exists(tar));
+        // Both pins at once: a build of many steps waits for the gate once a step.
+        let pins = record.layer.map(Pin::Layer).into_iter().chain(record.log.map(Pin::Blob));
+        if !is_here() {
             return Ok(None);
         }
-        if let Some(log) = record.log {
-            self.pin([Pin::Blob(log)])?;
+        self.pin(pins)?;
+        if !is_here() {
+            return Ok(None);
         }
         lock(&self.inner.touched).insert(record.key, Timestamp::now());
         Ok(Some(record))
@@ -195,6 +199,23 @@ impl Store {
             Some(layer) if self.has_layer(&layer)? => Ok(Some(layer)),
             _ => Ok(None),
         }
+    }
+
+    /// The content digest that a layer is known by, where a step has made it: of two layers with one digest, one step came to
+    /// the same twice.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn content_of(&self, layer: &DiffId) -> Result<Option<Digest>, StoreError> {
+        self.with_db(|db| {
+            let mut query = db
+                .prepare_cached("SELECT content FROM adopted WHERE layer = ? LIMIT 1")
+                .map_err(db_error("look up a layer"))?;
+            query
+                .query_row([layer.0.as_bytes()], |row| db::digest(row, 0))
+                .optional()
+                .map_err(db_error("look up a layer"))
+        })
     }
 
     /// Notes that `layer` has this content digest on this chain.
@@ -359,6 +380,7 @@ mod tests {
         let content = Digest::of("content");
         store.adopt(&content, None, &layer).unwrap();
         assert_eq!(store.adopted(&content, None).unwrap(), Some(layer));
+        assert_eq!(store.content_of(&layer).unwrap(), Some(content));
         assert_eq!(store.adopted(&content, ChainId::of(&[layer])).unwrap(), None);
         std::fs::remove_file(store.layer_tar_path(&layer)).unwrap();
         assert_eq!(store.adopted(&content, None).unwrap(), None);

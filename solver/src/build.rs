@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use cache::{BuildStatus, CacheUse, NewBuild, Outcome, StepRow, Store, Timestamp};
+use cache::{BuildId, BuildStatus, CacheUse, HistoryLimit, NewBuild, Outcome, StepRow, Store, StoreError, Timestamp};
 use executor::Helper;
 use oci::layer::Time;
 use oci::{DiffId, Digest, History, ImageConfig, Platform, RootFs};
@@ -25,7 +25,7 @@ use crate::plan::{self, Base, Bases, Lowered, Missing, Plan, PlannedHistory, Pla
 use crate::report::Report;
 use crate::schedule;
 use crate::settings::Settings;
-use crate::worker::{Done, LocalWorker, Value};
+use crate::worker::{Done, LocalWorker, Unfiled, Value};
 
 /// Everything around a build.
 pub struct Session<'a> {
@@ -45,6 +45,8 @@ pub struct Session<'a> {
     pub checkouts: &'a Checkouts,
     /// What is built again and again, in words that are the same for every build of it.
     pub project: String,
+    /// The names that the image is to get, for the history.
+    pub names: Vec<String>,
     /// The helper, started when the first container is.
     pub helper: OnceLock<Helper>,
 }
@@ -72,7 +74,7 @@ pub struct Built {
     /// Stages that were not needed.
     pub skipped: Vec<String>,
     /// Its number in the history.
-    pub id: cache::BuildId,
+    pub id: BuildId,
 }
 
 /// Builds one Dockerfile, once for each request (platforms, targets). Equal steps of several requests run once.
@@ -90,7 +92,7 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     }
     let build = NewBuild {
         project: session.project.clone(),
-        name: None,
+        name: Some(session.names.join(", ")).filter(|names| !names.is_empty()),
         target: requests.first().and_then(|request| request.target.clone()),
         started,
     };
@@ -110,7 +112,8 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
         Err(_) => BuildStatus::Failed,
     };
     let error = solved.as_ref().err().map(|failure| failure.error.to_string());
-    session.store.finish_build(id, &Outcome { status, duration: began.elapsed(), image: None, error }, &rows, &[])?;
+    let outcome = Outcome { status, duration: began.elapsed(), image: None, error };
+    note(session.store, id, &outcome, &rows, &unfiled(&worker.past, &steps, &done))?;
     for tree in session.locals.values() {
         tree.save_stats()?;
     }
@@ -183,7 +186,7 @@ fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedSte
         locals: &session.locals,
         steps: by_op,
         no_cache,
-        past: Past::new(session.store, session.project.clone(), steps),
+        past: Past::new(session.store, session.project.clone(), graph, steps),
         began,
         done: Mutex::default(),
         helper: &session.helper,
@@ -234,6 +237,8 @@ fn row(
     inputs: &[usize],
     done: &HashMap<OpId, Done>,
 ) -> Result<StepRow, BuildError> {
+    let mut ops = step.op.iter().chain(&step.also);
+    let error = ops.find_map(|op| done.get(op)?.error.clone());
     let done = step.op.and_then(|op| done.get(&op));
     let (cache, reason) = outcome(done);
     let layer = done.and_then(|done| done.layer);
@@ -244,13 +249,14 @@ fn row(
         cache,
         reason: reason.and_then(|reason| serde_json::to_string(&reason).ok()),
         slot: past.slot(step),
-        key: done.and_then(|done| done.key),
+        key: done.and_then(|done| done.key).or_else(|| past.base_manifest(step).map(|manifest| manifest.key())),
         started: done.map_or(Duration::ZERO, |done| done.started),
         duration: done.map_or(Duration::ZERO, |done| done.took),
         layer,
         layer_size: layer.map(|layer| store.layer_size(&layer)).transpose()?.flatten(),
         log: done.and_then(|done| done.log),
         inputs: Some(inputs.to_vec()),
+        error,
     })
 }
 
@@ -260,6 +266,29 @@ fn outcome(done: Option<&Done>) -> (CacheUse, Option<crate::Reason>) {
         Some(How::Miss(reason)) => (CacheUse::Miss, Some(reason.clone())),
         Some(How::Worked) | None => (CacheUse::None, None),
     }
+}
+
+/// The texts behind keys that have no record.
+fn unfiled(past: &Past<'_>, steps: &[PlannedStep], done: &HashMap<OpId, Done>) -> Vec<Unfiled> {
+    let base = |step| past.base_manifest(step).map(|manifest| Unfiled { manifest, blobs: Vec::new() });
+    let failed = steps.iter().filter_map(|step| done.get(&step.op?)?.unfiled.clone());
+    steps.iter().filter_map(base).chain(failed).collect()
+}
+
+/// Puts the build into the history.
+fn note(
+    store: &Store,
+    id: BuildId,
+    outcome: &Outcome,
+    rows: &[StepRow],
+    unfiled: &[Unfiled],
+) -> Result<(), StoreError> {
+    let manifests: Vec<cache::Manifest<'_>> = unfiled
+        .iter()
+        .map(|unfiled| cache::Manifest { text: unfiled.manifest.text(), blobs: &unfiled.blobs })
+        .collect();
+    store.finish_build(id, outcome, rows, &manifests)?;
+    store.trim_history(id, &HistoryLimit::default()).map(drop)
 }
 
 /// The image config with its layers and history. A layer's time is when it was made, so a build in which every step hits gives the

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::filelists::{self, Difference, FileChange};
 use crate::key::Manifest;
 
 /// Why a step missed the cache, or hit it although a step above it ran again.
@@ -29,7 +30,9 @@ pub enum Reason {
     Parent(Vec<String>),
     /// Something else in the key differs (user, working directory, network, …).
     Setting(Vec<String>),
-    /// The cache was switched off for the step.
+    /// A secret that counts has another value.
+    Secret(Vec<String>),
+    /// The cache was switched off for the step, or its result is older than the user wants.
     NoCache(Vec<String>),
     /// A step above ran again and came to the same result.
     Cutoff(Vec<String>),
@@ -48,6 +51,7 @@ impl Reason {
             Self::Base(d) => ("base ", d),
             Self::Parent(d) => ("", d),
             Self::Setting(d) => ("", d),
+            Self::Secret(d) => ("", d),
             Self::NoCache(d) => ("", d),
             Self::Cutoff(d) => ("", d),
         };
@@ -59,49 +63,89 @@ impl Reason {
 const SHOWN: usize = 5;
 
 /// What is known about the step beside the two manifests.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Facts<'a> {
     /// The variables of the step that come from ARG.
     pub args: &'a BTreeSet<String>,
-    /// True when the step stands right on a base image.
-    pub on_base_image: bool,
-    /// What the base image is called.
-    pub base_name: &'a str,
+    /// What it stands on.
+    pub below: Below,
 }
 
-/// Why `today` is not `before`. `lists` are the file lists named by the two, where they differ.
-pub fn reason(today: &Manifest, before: &Manifest, lists: Option<(&str, &str)>, facts: Facts<'_>) -> Reason {
+/// What a step stands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Below {
+    /// A base image.
+    Image {
+        /// What it is called.
+        name: String,
+        /// Which image that was before, and is now, where both are known.
+        digests: Option<(String, String)>,
+    },
+    /// The result of another stage.
+    Stage(String),
+    /// A step of the same stage, as [`place`] calls it.
+    Step(String),
+}
+
+/// How messages call a step.
+pub fn place(line: usize, instruction: &str) -> String {
+    format!("line {line} ({})", clip(instruction))
+}
+
+/// Why `today` is not `before`. `lists` are the file lists named by the two.
+pub fn reason(today: &Manifest, before: &Manifest, lists: (&str, &str), facts: Facts<'_>) -> Reason {
     let changed = changed_names(today, before);
     if changed.contains("arg") || changed.contains("op") || changed.contains("script") {
         return Reason::Instruction(instruction_detail(today, before));
     }
-    let only_base = changed.len() == 1 && changed.contains("base");
-    if let Some((now, then)) = lists
-        && now != then
-    {
+    let (now, then) = lists;
+    if now != then {
         return Reason::File(file_differences(then, now));
     }
     if changed.contains("env") {
         return variables(today, before, facts.args);
     }
+    let secrets = changed_secrets(today, before);
+    if !secrets.is_empty() {
+        return Reason::Secret(secrets);
+    }
     let settings: Vec<String> = changed
         .iter()
-        .filter(|name| !matches!(**name, "base" | "files"))
+        .filter(|name| !matches!(**name, "base" | "files" | "schema"))
         .map(|name| format!("{name} {} -> {}", joined(before, name), joined(today, name)))
         .collect();
     if !settings.is_empty() {
         return Reason::Setting(settings);
     }
-    match (only_base, facts.on_base_image) {
-        (true, true) => Reason::Base(vec![format!(
-            "{} moved {} -> {}",
-            facts.base_name,
-            short(&joined(before, "base")),
-            short(&joined(today, "base"))
-        )]),
-        (true, false) => Reason::Parent(vec!["a step above changed its result".to_owned()]),
-        (false, _) => Reason::NoRecord(vec!["no earlier build".to_owned()]),
+    if !changed.contains("base") {
+        return Reason::NoRecord(vec!["keys are made in another way than before".to_owned()]);
     }
+    match facts.below {
+        Below::Image { name, digests } => {
+            // The images tell a person more than what their layers come to, which is what counts.
+            let (then, now) =
+                digests.filter(|(then, now)| then != now).unwrap_or((joined(before, "base"), joined(today, "base")));
+            Reason::Base(vec![format!("{name} moved {} -> {}", short(&then), short(&now))])
+        }
+        Below::Stage(stage) => Reason::Parent(vec![format!("stage {stage} came to another result")]),
+        Below::Step(step) => Reason::Parent(vec![format!("{step} came to another result")]),
+    }
+}
+
+/// What became of the secrets whose values count.
+pub(crate) fn changed_secrets(today: &Manifest, before: &Manifest) -> Vec<String> {
+    let map = |manifest: &Manifest| -> BTreeMap<String, String> {
+        let pair = |line: &str| line.rsplit_once(' ').map(|(id, mark)| (id.to_owned(), mark.to_owned()));
+        manifest.values("secret").filter_map(pair).collect()
+    };
+    let (now, then) = (map(today), map(before));
+    let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+    let told = |id: &String| match (now.get(id), then.get(id)) {
+        (Some(now), Some(then)) => (now != then).then(|| format!("secret {id} changed")),
+        (Some(_), None) => Some(format!("secret {id} counts now")),
+        (None, _) => Some(format!("secret {id} counts no more")),
+    };
+    names.into_iter().filter_map(told).collect()
 }
 
 fn changed_names<'a>(today: &'a Manifest, before: &'a Manifest) -> BTreeSet<&'a str> {
@@ -109,7 +153,7 @@ fn changed_names<'a>(today: &'a Manifest, before: &'a Manifest) -> BTreeSet<&'a 
     names.into_iter().filter(|name| !today.values(name).eq(before.values(name))).collect()
 }
 
-fn joined(manifest: &Manifest, name: &str) -> String {
+pub(crate) fn joined(manifest: &Manifest, name: &str) -> String {
     let values: Vec<&str> = manifest.values(name).collect();
     if values.is_empty() { "(none)".to_owned() } else { values.join(" ") }
 }
@@ -119,26 +163,58 @@ fn short(digest: &str) -> String {
 }
 
 fn instruction_detail(today: &Manifest, before: &Manifest) -> Vec<String> {
-    let now = today.values("arg").last().unwrap_or("");
-    let then = before.values("arg").last().unwrap_or("");
-    vec![format!("`{}` -> `{}`", clip(then), clip(now))]
+    let (then, now) = instruction_texts(today, before);
+    vec![format!("`{then}` -> `{now}`")]
 }
 
-fn clip(text: &str) -> String {
-    const WIDTH: usize = 60;
+/// What two instructions do, before and now, where it differs.
+pub(crate) fn instruction_texts(today: &Manifest, before: &Manifest) -> (String, String) {
+    let op = |manifest: &Manifest| manifest.value("op").unwrap_or_default().to_owned();
+    let text = |manifest: &Manifest| match manifest.value("script") {
+        Some(script) => script.to_owned(),
+        None => manifest.values("arg").last().unwrap_or_default().to_owned(),
+    };
+    let (now, then) = match (text(today), text(before)) {
+        _ if op(today) != op(before) => (op(today), op(before)),
+        // The shell, or what it is given.
+        (now, then) if now == then => (joined(today, "arg"), joined(before, "arg")),
+        other => other,
+    };
+    differing(&then, &now)
+}
+
+/// Two texts with what they have in common at their beginnings left out, when it is long.
+pub(crate) fn differing(then: &str, now: &str) -> (String, String) {
+    /// So much of what is equal is shown before the first difference.
+    const LEAD: usize = 20;
+    let same = then.chars().zip(now.chars()).take_while(|(a, b)| a == b).count();
+    let from = |text: &str| match text.char_indices().nth(same.saturating_sub(LEAD)) {
+        Some((start, _)) if same > WIDTH - LEAD => clip(&format!("…{}", &text[start..])),
+        _ => clip(text),
+    };
+    (from(then), from(now))
+}
+
+/// So many characters of a text are shown.
+const WIDTH: usize = 60;
+
+/// The beginning of a text.
+pub fn clip(text: &str) -> String {
     match text.char_indices().nth(WIDTH) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
+/// The variables of a step.
+pub(crate) fn variables_of(manifest: &Manifest) -> BTreeMap<String, String> {
+    let pair = |line: &str| line.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+    manifest.values("env").filter_map(pair).collect()
+}
+
 /// Which variables differ, and whether they are build arguments.
 fn variables(today: &Manifest, before: &Manifest, args: &BTreeSet<String>) -> Reason {
-    let map = |manifest: &Manifest| -> BTreeMap<String, String> {
-        let pair = |line: &str| line.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
-        manifest.values("env").filter_map(pair).collect()
-    };
-    let (now, then) = (map(today), map(before));
+    let (now, then) = (variables_of(today), variables_of(before));
     let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
     let differs = |name: &&&String| now.get(**name) != then.get(**name);
     let value = |map: &BTreeMap<String, String>, name: &String| {
@@ -154,47 +230,32 @@ fn variables(today: &Manifest, before: &Manifest, args: &BTreeSet<String>) -> Re
     }
 }
 
-/// The differences of two file lists (one file a line, the path last, see `files::list`), a few by name and the rest counted.
+/// The differences of two file lists, a few by name and the rest counted.
 pub fn file_differences(then: &str, now: &str) -> Vec<String> {
-    let (old, new) = (paths(then), paths(now));
-    let mut lines = Vec::new();
-    for (path, attributes) in &new {
-        match old.get(path) {
-            None => lines.push(format!("{path} added")),
-            Some(before) if before != attributes => lines.push(format!("{path} {}", what_changed(before, attributes))),
-            Some(_) => {}
-        }
-    }
-    lines.extend(old.keys().filter(|path| !new.contains_key(*path)).map(|path| format!("{path} removed")));
-    let total = lines.len();
-    if total > SHOWN {
-        lines.truncate(SHOWN);
-        lines.push(format!("{} more", total - SHOWN));
+    let Difference { files, of } = filelists::compare(then, now);
+    let mut lines: Vec<String> = files.iter().take(SHOWN).map(FileChange::line).collect();
+    if files.len() > SHOWN {
+        lines.push(format!("{} more", grouped(files.len() - SHOWN)));
     }
     if let Some(last) = lines.last_mut()
-        && new.len() > 1
+        && of > 1
     {
-        last.push_str(&format!(" ({total} of {} files)", new.len()));
+        last.push_str(&format!(" ({} of {} files)", grouped(files.len()), grouped(of)));
     }
     lines
 }
 
-fn paths(list: &str) -> BTreeMap<&str, &str> {
-    list.lines().filter_map(|line| line.split_once(" /")).map(|(attributes, path)| (path, attributes)).collect()
-}
-
-/// Attributes are `kind mode owner content`: names the first that differs.
-fn what_changed(before: &str, now: &str) -> String {
-    let (before, now): (Vec<&str>, Vec<&str>) = (before.split(' ').collect(), now.split(' ').collect());
-    let differs = |field: usize| before.get(field) != now.get(field);
-    let field = |list: &[&str], field: usize| list.get(field).copied().unwrap_or("").to_owned();
-    match () {
-        () if differs(0) => format!("is now a {}", field(&now, 0)),
-        () if differs(3) => "changed".to_owned(),
-        () if differs(1) => format!("mode {} -> {}", field(&before, 1), field(&now, 1)),
-        () if differs(2) => format!("owner {} -> {}", field(&before, 2), field(&now, 2)),
-        () => "changed its attributes".to_owned(),
+/// `20,001`.
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
     }
+    text
 }
 
 #[cfg(test)]
@@ -211,8 +272,8 @@ mod tests {
 
     fn explain(today: &[(&str, &str)], before: &[(&str, &str)], args: &[&str]) -> Reason {
         let args = args.iter().map(|a| (*a).to_owned()).collect();
-        let facts = Facts { args: &args, on_base_image: true, base_name: "debian:12" };
-        reason(&manifest(today), &manifest(before), None, facts)
+        let facts = Facts { args: &args, below: Below::Image { name: "debian:12".to_owned(), digests: None } };
+        reason(&manifest(today), &manifest(before), ("", ""), facts)
     }
 
     #[test]
@@ -242,7 +303,7 @@ mod tests {
         let now = "file 644 0:0 ab /a\nfile 755 0:0 bb /b\nfile 644 0:0 dd /d\n";
         assert_eq!(
             file_differences(then, now).join(", "),
-            "a changed, b mode 644 -> 755, d added, c removed (4 of 3 files)"
+            "a changed, b mode 644 -> 755, c removed, d added (4 of 4 files)"
         );
     }
 
@@ -250,5 +311,49 @@ mod tests {
     fn the_json_form_is_stable() {
         let json = serde_json::to_string(&Reason::File(vec!["a changed".to_owned()])).unwrap();
         assert_eq!(json, r#"{"kind":"file","detail":["a changed"]}"#);
+    }
+
+    #[test]
+    fn many_files_are_counted_and_numbers_are_grouped() {
+        let list = |mark: &str, count: usize| -> String {
+            (0..count).map(|i| format!("file 644 0:0 {mark} /f{i:05}\n")).collect()
+        };
+        let (then, now) =
+            (list("a", 20_001), list("b", 7) + &list("a", 20_001)["file 644 0:0 a /f00000\n".len() * 7..]);
+        assert_eq!(
+            file_differences(&then, &now).join(", "),
+            "f00000 changed, f00001 changed, f00002 changed, f00003 changed, f00004 changed, 2 more (7 of 20,001 files)"
+        );
+        assert_eq!([grouped(0), grouped(999), grouped(1000), grouped(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn long_commands_are_shown_where_they_differ() {
+        let (then, now) = (format!("{} one", "x".repeat(70)), format!("{} two", "x".repeat(70)));
+        let reason = explain(&[("arg", &now)], &[("arg", &then)], &[]);
+        assert_eq!(reason.line(), "instruction changed: `…xxxxxxxxxxxxxxxxxxx one` -> `…xxxxxxxxxxxxxxxxxxx two`");
+        let reason = explain(&[("arg", "/bin/bash"), ("arg", "a")], &[("arg", "/bin/sh"), ("arg", "a")], &[]);
+        assert_eq!(reason.line(), "instruction changed: `/bin/sh a` -> `/bin/bash a`");
+    }
+
+    #[test]
+    fn secrets_are_named_and_their_marks_are_not() {
+        let told = |now: &[(&str, &str)], then: &[(&str, &str)]| explain(now, then, &[]).line();
+        assert_eq!(told(&[("secret", "a 11")], &[("secret", "a 22")]), "secret a changed");
+        assert_eq!(told(&[("secret", "a 11")], &[]), "secret a counts now");
+        assert_eq!(told(&[], &[("secret", "a 22")]), "secret a counts no more");
+    }
+
+    #[test]
+    fn what_a_step_stands_on_is_named() {
+        let told = |below: Below| {
+            let facts = Facts { args: &BTreeSet::new(), below };
+            reason(&manifest(&[("base", "b")]), &manifest(&[("base", "a")]), ("", ""), facts).line()
+        };
+        let digests = Some(("sha256:1111".to_owned(), "sha256:2222".to_owned()));
+        let name = "debian:12".to_owned();
+        assert_eq!(told(Below::Image { name, digests }), "base debian:12 moved sha256:1111 -> sha256:2222");
+        assert_eq!(told(Below::Stage("build".to_owned())), "stage build came to another result");
+        assert_eq!(told(Below::Step(place(4, "COPY . ."))), "line 4 (COPY . .) came to another result");
     }
 }

@@ -8,18 +8,23 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod analyze;
 mod build;
 mod cancel;
 mod check;
+pub mod compare;
 mod error;
 mod event;
 pub mod explain;
+pub mod filelists;
 pub mod files;
 mod graph;
+pub mod history;
 mod images;
 mod inputs;
 pub mod key;
 mod listing;
+mod matching;
 pub mod ops;
 mod past;
 pub mod plan;
@@ -40,6 +45,7 @@ pub use error::{BuildError, OpError, SelectHelp};
 pub use event::{Event, Events, How, Stream, VertexId};
 pub use explain::Reason;
 pub use images::{ImageError, Images, Transfer};
+pub use past::ago;
 pub use settings::{NoCache, Secret, Settings};
 
 /// The present, as file times have it.

@@ -1,36 +1,54 @@
-//! The build before this one of the same Dockerfile, to say why a step missed. Steps are matched by stage and instruction, then by
-//! their place, so that an inserted line does not make strangers of all below it.
+//! The builds before this one of the same Dockerfile, to say why a step missed and to take bytes from. Reads the history only when
+//! the first step misses.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use cache::{StepRow, Store, StoreError, Timestamp};
-use oci::{DiffId, Digest};
+use oci::DiffId;
 
-use crate::explain::{self, Facts, Reason};
+use crate::explain::{self, Below, Facts, Reason};
+use crate::graph::Graph;
+use crate::history;
 use crate::key::Manifest;
+use crate::matching::{self, Place};
+use crate::ops::{ImageOp, OpKind};
 use crate::plan::PlannedStep;
+
+/// How many builds are looked back. A failed build may have stopped early; those before it still know the steps it did not reach.
+const LOOK_BACK: usize = 3;
 
 /// What is known of earlier builds of one project.
 #[derive(Debug)]
 pub(crate) struct Past<'a> {
     store: &'a Store,
     project: String,
-    steps: OnceLock<Vec<StepRow>>,
+    steps: &'a [PlannedStep],
     /// Place of each step among the layer-making steps of its stage, by line.
     places: HashMap<(usize, usize), usize>,
+    /// The base image of each stage that begins with one and makes a layer on it.
+    bases: HashMap<usize, &'a ImageOp>,
+    twins: OnceLock<Vec<Option<StepRow>>>,
 }
 
 impl<'a> Past<'a> {
-    pub(crate) fn new(store: &'a Store, project: String, steps: &[PlannedStep]) -> Self {
+    pub(crate) fn new(store: &'a Store, project: String, graph: &'a Graph, steps: &'a [PlannedStep]) -> Self {
         let mut counts: HashMap<usize, usize> = HashMap::new();
         let mut places = HashMap::new();
-        for step in steps.iter().filter(|step| step.op.is_some()) {
+        let mut bases = HashMap::new();
+        for step in steps {
+            let Some(op) = step.op else { continue };
             let count = counts.entry(step.stage_index).or_default();
             places.insert((step.stage_index, step.line), *count);
+            if *count == 0
+                && let Some(OpKind::Image(image)) = graph.inputs(op).first().map(|base| graph.op(*base))
+            {
+                bases.insert(step.stage_index, image);
+            }
             *count += 1;
         }
-        Self { store, project, steps: OnceLock::new(), places }
+        Self { store, project, steps, places, bases, twins: OnceLock::new() }
     }
 
     /// Which step this is, the same for all builds of the project as long as nothing is inserted above it.
@@ -39,44 +57,96 @@ impl<'a> Past<'a> {
         format!("{}\n{}\n{place}", self.project, stage_label(step))
     }
 
-    fn rows(&self) -> Result<&[StepRow], StoreError> {
-        if let Some(rows) = self.steps.get() {
-            return Ok(rows);
-        }
-        let mut rows = Vec::new();
-        // A failed build may have stopped early; the few before it still know the steps it did not reach.
-        for build in self.store.builds(Some(&self.project), 3)? {
-            rows.extend(self.store.steps(build.id)?.into_iter().filter(|row| row.key.is_some()));
-        }
-        Ok(self.steps.get_or_init(|| rows))
+    /// The text behind the key of a FROM that names an image.
+    pub(crate) fn base_manifest(&self, step: &PlannedStep) -> Option<Manifest> {
+        let image = self.bases.get(&step.stage_index).filter(|_| is_from(step))?;
+        let mut manifest = Manifest::new("image");
+        manifest.line("name", &image.name);
+        image.image.iter().for_each(|digest| manifest.line("image", digest));
+        let chain = oci::ChainId::of(&image.chain);
+        manifest.line("layers", chain.map_or("none".to_owned(), |id| id.to_string()));
+        Some(manifest)
     }
 
-    /// Why `manifest` is not what the step's key was made of before. `lists` are its file lists.
+    /// The step just above in the same stage that makes a layer, if there is one.
+    pub(crate) fn above(&self, step: &PlannedStep) -> Option<&'a PlannedStep> {
+        let place = *self.places.get(&(step.stage_index, step.line))?;
+        let above = |other: &&PlannedStep| {
+            other.stage_index == step.stage_index
+                && self.places.get(&(other.stage_index, other.line)).is_some_and(|at| at + 1 == place)
+        };
+        self.steps.iter().find(above)
+    }
+
+    /// For each step of this build, the same one in the newest build that came as far.
+    fn twins(&self) -> Result<&[Option<StepRow>], StoreError> {
+        if let Some(twins) = self.twins.get() {
+            return Ok(twins);
+        }
+        let labels: Vec<String> = self.steps.iter().map(stage_label).collect();
+        let now: Vec<Place<'_>> = self
+            .steps
+            .iter()
+            .zip(&labels)
+            .map(|(step, stage)| Place { stage, instruction: &step.instruction })
+            .collect();
+        let mut twins: Vec<Option<StepRow>> = vec![None; self.steps.len()];
+        for build in self.store.builds(Some(&self.project), LOOK_BACK)? {
+            let rows = self.store.steps(build.id)?;
+            let pairs = matching::pair(&now, &history::places(&rows));
+            for (twin, row) in twins.iter_mut().zip(pairs) {
+                if let (None, Some(row)) = (&twin, row) {
+                    *twin = Some(rows[row].clone()).filter(|row| row.key.is_some());
+                }
+            }
+        }
+        Ok(self.twins.get_or_init(|| twins))
+    }
+
+    fn before(&self, step: &PlannedStep) -> Result<Option<&StepRow>, StoreError> {
+        let at = self.steps.iter().position(|other| std::ptr::eq(other, step));
+        Ok(at.and_then(|at| self.twins().map(|twins| twins[at].as_ref()).transpose()).transpose()?)
+    }
+
+    /// Why `manifest` is not what the step's key was made of before. `lists` are its file lists, and `cause` is the step above
+    /// that first came to something else.
     pub(crate) fn reason(
         &self,
         step: &PlannedStep,
         manifest: &Manifest,
         lists: &[String],
+        cause: Option<&PlannedStep>,
     ) -> Result<Reason, StoreError> {
-        let nothing = || Reason::NoRecord(vec!["no earlier build".to_owned()]);
-        let Some(key) = self.before(step)?.and_then(|row| row.key) else { return Ok(nothing()) };
-        if key == manifest.key() {
-            return Ok(match self.store.evicted(&key)? {
-                Some(when) => Reason::Evicted(vec![format!("evicted {}", ago(when))]),
-                None => Reason::NoRecord(vec!["its earlier result is gone".to_owned()]),
-            });
+        let key = manifest.key();
+        if let Some(when) = self.store.evicted(&key)? {
+            return Ok(Reason::Evicted(vec![format!("evicted {}", ago(when.until(Timestamp::now())))]));
         }
-        let Some(before) = self.store.manifest(&key)? else { return Ok(nothing()) };
-        let before = Manifest::from_text(before);
-        let then = self.lists_of(&before)?;
-        let now = lists.concat();
-        let lists = (!now.is_empty() || !then.is_empty()).then_some((now.as_str(), then.as_str()));
-        let facts = Facts {
-            args: &step.args,
-            on_base_image: self.places.get(&(step.stage_index, step.line)) == Some(&0),
-            base_name: &step.base,
+        let nothing = || Reason::NoRecord(vec!["no earlier build".to_owned()]);
+        let Some(before) = self.before(step)?.and_then(|row| row.key) else { return Ok(nothing()) };
+        if before == key {
+            return Ok(Reason::NoRecord(vec!["its earlier result is gone".to_owned()]));
+        }
+        let Some(before) = self.store.manifest(&before)?.map(Manifest::from_text) else { return Ok(nothing()) };
+        let Some(then) = history::lists_of(self.store, &before)? else { return Ok(nothing()) };
+        let below = match cause {
+            Some(cause) => Below::Step(explain::place(cause.line, &cause.instruction)),
+            None => self.base(step)?,
         };
-        Ok(explain::reason(manifest, &before, lists, facts))
+        let facts = Facts { args: &step.args, below };
+        Ok(explain::reason(manifest, &before, (&lists.concat(), &then), facts))
+    }
+
+    /// What a step stands on that is the first of its stage.
+    fn base(&self, step: &PlannedStep) -> Result<Below, StoreError> {
+        let Some(image) = self.bases.get(&step.stage_index) else { return Ok(Below::Stage(step.base.clone())) };
+        let from = self.steps.iter().find(|other| other.stage_index == step.stage_index && is_from(other));
+        let key = match from {
+            Some(from) => self.before(from)?.and_then(|row| row.key),
+            None => None,
+        };
+        let text = key.map_or(Ok(None), |key| self.store.manifest(&key))?;
+        let then = text.and_then(|text| Manifest::from_text(text).value("image").map(str::to_owned));
+        Ok(Below::Image { name: step.base.clone(), digests: then.zip(image.image.map(|digest| digest.to_string())) })
     }
 
     /// The layer that the step had before, and the lists of the files in it.
@@ -85,40 +155,21 @@ impl<'a> Past<'a> {
         let (Some(layer), Some(key)) = (row.layer, row.key) else { return Ok(None) };
         match self.store.manifest(&key)? {
             Some(text) if self.store.has_layer(&layer)? => {
-                Ok(Some((layer, self.lists_of(&Manifest::from_text(text))?)))
+                Ok(history::lists_of(self.store, &Manifest::from_text(text))?.map(|lists| (layer, lists)))
             }
             _ => Ok(None),
         }
     }
+}
 
-    fn lists_of(&self, manifest: &Manifest) -> Result<String, StoreError> {
-        let mut text = String::new();
-        for digest in manifest.values("files").filter_map(|value| value.parse::<Digest>().ok()) {
-            if let Some(bytes) = self.store.blob(&digest)? {
-                text.push_str(&String::from_utf8_lossy(&bytes));
-            }
-        }
-        Ok(text)
-    }
-
-    /// The same step in the builds before: the same instruction of the same stage, or else what stood at its place.
-    fn before(&self, step: &PlannedStep) -> Result<Option<&StepRow>, StoreError> {
-        let rows = self.rows()?;
-        let stage = stage_label(step);
-        let same = rows.iter().find(|row| row.stage == stage && row.instruction == step.instruction);
-        let slot = self.slot(step);
-        let keyword = |text: &str| text.split_whitespace().next().map(str::to_ascii_uppercase);
-        let placed = || {
-            let place = rows.iter().find(|row| row.slot == slot);
-            place.filter(|row| keyword(&row.instruction) == keyword(&step.instruction))
-        };
-        Ok(same.or_else(placed))
-    }
+/// True for the step that begins a stage.
+pub(crate) fn is_from(step: &PlannedStep) -> bool {
+    matching::same_keyword(&step.instruction, "FROM")
 }
 
 /// `2 days ago`.
-fn ago(when: Timestamp) -> String {
-    let seconds = when.until(Timestamp::now()).as_secs();
+pub fn ago(age: Duration) -> String {
+    let seconds = age.as_secs();
     let (count, unit) = match seconds {
         0..60 => (seconds, "second"),
         60..3600 => (seconds / 60, "minute"),

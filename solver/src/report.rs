@@ -60,6 +60,9 @@ pub struct StepReport {
     /// those it takes files from. Missing where a build of the history did not note them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Vec<usize>>,
+    /// Why it failed or was stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A layer.
@@ -122,7 +125,7 @@ impl Report {
 
 impl StepReport {
     fn new(id: usize, row: &StepRow) -> Self {
-        let reason: Option<Reason> = row.reason.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let reason = crate::history::reason(row);
         let layer = |diff_id: oci::DiffId| LayerReport {
             diff_id: diff_id.to_string(),
             size: row.layer_size.unwrap_or_default(),
@@ -134,11 +137,13 @@ impl StepReport {
             instruction: row.instruction.clone(),
             cache: row.cache.into(),
             reason: reason.into(),
-            key: row.key.map(|key| key.to_string()),
+            // That of a base image is for comparing builds, and nothing that a record is filed under.
+            key: row.key.filter(|_| row.cache != CacheUse::None).map(|key| key.to_string()),
             started_ms: millis(row.started),
             duration_ms: millis(row.duration),
             layer: row.layer.map(layer),
             inputs: row.inputs.clone(),
+            error: row.error.clone(),
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Settings {
     pub max_age: BTreeMap<String, Duration>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// Ids of the secrets whose values count: a RUN that mounts one of them runs again when it has another value.
+    pub counted_secrets: BTreeSet<String>,
     /// Agent sockets by id.
     pub ssh: BTreeMap<String, PathBuf>,
     /// CA bundle made known inside RUN.
@@ -39,7 +41,7 @@ pub enum NoCache {
     Stages(BTreeSet<String>),
 }
 
-/// A secret's value. It counts for no key.
+/// A secret's value. It counts for no key, unless it is one of [`Settings::counted_secrets`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);
 

@@ -22,7 +22,7 @@ use crate::graph::{Graph, OpId};
 use crate::images::{Images, Transfer};
 use crate::key::Manifest;
 use crate::ops::{Checkouts, GitTree, OpKind};
-use crate::past::Past;
+use crate::past::{Past, ago};
 use crate::plan::PlannedStep;
 use crate::schedule::Worker;
 use crate::settings::Settings;
@@ -85,6 +85,18 @@ pub(crate) struct Done {
     pub log: Option<Digest>,
     /// When the layer was made.
     pub created: Timestamp,
+    /// Why it failed or was stopped.
+    pub error: Option<String>,
+    /// What its key was made of, when no record keeps that.
+    pub unfiled: Option<Unfiled>,
+}
+
+/// The manifest of a step that has no record.
+#[derive(Debug, Clone)]
+pub(crate) struct Unfiled {
+    pub manifest: Manifest,
+    /// Blobs that it names.
+    pub blobs: Vec<Digest>,
 }
 
 /// Everything that ops need while a build runs.
@@ -141,6 +153,7 @@ impl Worker for LocalWorker<'_> {
             return Err(OpError::Cancelled);
         }
         let vertex = vertex(id);
+        let started = Instant::now();
         let result = match self.graph.op(id) {
             OpKind::Image(op) => Ok(op.work()),
             OpKind::Local(op) => op.work(self),
@@ -151,6 +164,7 @@ impl Worker for LocalWorker<'_> {
             OpKind::Mkdir(op) => op.work(self, id, inputs),
         };
         if let Err(error) = &result {
+            self.note_failure(id, started, error);
             (self.events)(match error {
                 OpError::Cancelled => Event::Cancelled { vertex },
                 error => Event::Failed { vertex, message: error.to_string() },
@@ -236,24 +250,87 @@ impl LocalWorker<'_> {
         if look_up && let Some(record) = self.fresh_record(&key, step.id)? {
             return Ok(self.hit(&step, started, record));
         }
-        let reason = self.reason(&step, look_up)?;
+        let reason = self.reason(&step, &key, look_up)?;
         (self.events)(Event::Missed { vertex: vertex(step.id), reason: reason.clone() });
+        match self.run(&step, &guard, key, started, make) {
+            Ok((layer, printed, created)) => {
+                drop(guard);
+                self.finished(step.id, started, How::Miss(reason), Some(key), Some(layer), printed, created);
+                Ok(Value::Chain(step.below.with(layer, true)))
+            }
+            Err(error) => {
+                self.keep_failed(&step, &guard, key, started, How::Miss(reason));
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a step whose key this process owns, and files what it made.
+    fn run(
+        &self,
+        step: &Step<'_>,
+        guard: &KeyGuard,
+        key: Digest,
+        started: Instant,
+        make: impl FnOnce(&mut (dyn Write + Send)) -> Result<Made, OpError>,
+    ) -> Result<(DiffId, Option<Digest>, Timestamp), OpError> {
         let mut log = guard.create_log()?;
         let made = make(&mut log)?;
-        let (layer, printed) = self.keep_layer(&step, made)?;
+        let (layer, printed) = self.keep_layer(step, made)?;
         // One time for the record and this build: the next build, which finds the record, then makes the same image.
         let created = Timestamp::now();
-        self.file(&step, key, layer, printed, (created, started.elapsed()))?;
-        drop(guard);
-        self.finished(step.id, started, How::Miss(reason), Some(key), Some(layer), printed, created);
-        Ok(Value::Chain(step.below.with(layer, true)))
+        self.file(step, key, layer, printed, (created, started.elapsed()))?;
+        Ok((layer, printed, created))
+    }
+
+    /// Keeps for the history what a step that failed has printed and what its key was made of. What can't be kept is left out: the
+    /// failure itself matters more.
+    fn keep_failed(&self, step: &Step<'_>, guard: &KeyGuard, key: Digest, started: Instant, how: How) {
+        let printed = std::fs::read(guard.log_path()).unwrap_or_default();
+        let log = if printed.is_empty() { None } else { self.store.put_blob(&printed).ok() };
+        let blobs: Vec<Digest> =
+            step.lists.iter().filter_map(|list| self.store.put_blob(list.as_bytes()).ok()).collect();
+        let unfiled = (blobs.len() == step.lists.len()).then(|| Unfiled { manifest: step.manifest.clone(), blobs });
+        let done = Done {
+            how,
+            key: Some(key),
+            layer: None,
+            started: started - self.began,
+            took: started.elapsed(),
+            log,
+            created: Timestamp::now(),
+            error: None,
+            unfiled,
+        };
+        lock(&self.done).insert(step.id, done);
+    }
+
+    /// Notes that an op failed, also when it did before it had a key.
+    fn note_failure(&self, id: OpId, started: Instant, error: &OpError) {
+        let mut done = lock(&self.done);
+        let failed = done.entry(id).or_insert_with(|| Done {
+            how: How::Worked,
+            key: None,
+            layer: None,
+            started: started - self.began,
+            took: started.elapsed(),
+            log: None,
+            created: Timestamp::now(),
+            error: None,
+            unfiled: None,
+        });
+        failed.error = Some(error.to_string());
     }
 
     /// A record, unless it is older than the user wants.
     fn fresh_record(&self, key: &Digest, id: OpId) -> Result<Option<Record>, OpError> {
-        let stage = self.steps.get(&id).map_or("", |step| step.stage.as_str());
         let record = self.store.record(key)?;
-        Ok(record.filter(|record| self.settings.is_fresh(stage, record.created)))
+        Ok(record.filter(|record| self.is_fresh(record, id)))
+    }
+
+    fn is_fresh(&self, record: &Record, id: OpId) -> bool {
+        let stage = self.steps.get(&id).map_or("", |step| step.stage.as_str());
+        self.settings.is_fresh(stage, record.created)
     }
 
     fn hit(&self, step: &Step<'_>, started: Instant, record: Record) -> Value {
@@ -283,14 +360,30 @@ impl LocalWorker<'_> {
         }
     }
 
-    fn reason(&self, step: &Step<'_>, look_up: bool) -> Result<Reason, OpError> {
+    fn reason(&self, step: &Step<'_>, key: &Digest, look_up: bool) -> Result<Reason, OpError> {
         if !look_up {
             return Ok(Reason::NoCache(vec!["the cache is switched off for this step".to_owned()]));
+        }
+        if let Some(record) = self.store.record(key)? {
+            let age = ago(record.created.until(Timestamp::now()));
+            return Ok(Reason::NoCache(vec![format!("its result was made {age}, which is more than --max-age")]));
         }
         let Some(planned) = self.steps.get(&step.id) else {
             return Ok(Reason::NoRecord(vec!["no earlier build".to_owned()]));
         };
-        Ok(self.past.reason(planned, &step.manifest, &step.lists)?)
+        Ok(self.past.reason(planned, &step.manifest, &step.lists, self.cause(planned))?)
+    }
+
+    /// The step above in the same stage that is the first to have come to something else; none for the first of its stage.
+    fn cause(&self, step: &PlannedStep) -> Option<&PlannedStep> {
+        let done = lock(&self.done);
+        let mut cause = self.past.above(step)?;
+        while let Some(above) = self.past.above(cause)
+            && let Some(Done { how: How::Miss(Reason::Parent(_)), .. }) = cause.op.and_then(|op| done.get(&op))
+        {
+            cause = above;
+        }
+        Some(cause)
     }
 
     /// Puts a made layer into the store. A layer that only differs from an earlier one by the time of day at which the step
@@ -358,7 +451,8 @@ impl LocalWorker<'_> {
     ) {
         let took = started.elapsed();
         (self.events)(Event::Finished { vertex: vertex(id), how: how.clone(), took });
-        let done = Done { how, key, layer, started: started - self.began, took, log, created };
+        let started = started - self.began;
+        let done = Done { how, key, layer, started, took, log, created, error: None, unfiled: None };
         lock(&self.done).insert(id, done);
     }
 }

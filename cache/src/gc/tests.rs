@@ -184,6 +184,7 @@ fn age_and_recent_builds_protect_records() {
         layer_size: None,
         log: None,
         inputs: None,
+        error: None,
     };
     let outcome = Outcome { status: BuildStatus::Done, duration: Duration::ZERO, image: None, error: None };
     for key in [recent.key, old.key] {

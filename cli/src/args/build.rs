@@ -101,7 +101,7 @@ pub(crate) struct BuildArgs {
     /// Memory limit of RUN steps
     #[arg(long, short, value_name = "BYTES")]
     pub(crate) memory: Option<String>,
-    /// Hand a secret to RUN: `id=NAME[,src=FILE|,env=VARIABLE]`
+    /// Hand a secret to RUN: `id=NAME[,src=FILE|,env=VARIABLE][,invalidate=true]`; with the last, another value runs the step again
     #[arg(long, value_name = "SECRET")]
     pub(crate) secret: Vec<String>,
     /// Size of /dev/shm in RUN

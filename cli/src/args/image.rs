@@ -46,16 +46,6 @@ pub(crate) struct InspectArgs {
     pub(crate) names: Vec<String>,
 }
 
-/// Print how an image was made
-#[derive(Debug, clap::Args)]
-pub(crate) struct HistoryArgs {
-    /// Name or id
-    pub(crate) image: String,
-    /// Print whole instructions
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-}
-
 /// Read images from an OCI layout (tar or directory) or a docker archive
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
@@ -133,15 +123,6 @@ pub(crate) struct DfArgs {
     /// Print JSON
     #[arg(long, value_name = "table|json", default_value = "table")]
     pub(crate) format: String,
-}
-
-/// Print why the steps of a build missed the cache
-#[derive(Debug, clap::Args)]
-pub(crate) struct ExplainArgs {
-    /// Build to explain, by its id or the start of it [default: the last one]
-    pub(crate) build: Option<String>,
-    /// Build to compare it with [default: the one before of the same Dockerfile]
-    pub(crate) with: Option<String>,
 }
 
 /// Print what this machine can do and what rbuild makes of it

@@ -10,10 +10,12 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use build::BuildArgs;
-pub(crate) use history::{ContextCommand, ContextDirArgs, ContextLsArgs, ContextWhyArgs};
+pub(crate) use history::{
+    AnalyzeArgs, ContextCommand, ContextDirArgs, ContextLsArgs, ContextWhyArgs, ExplainArgs, HistoryArgs,
+    HistoryCommand, HistoryLogsArgs, HistoryLsArgs, HistoryRmArgs, HistoryShowArgs,
+};
 pub(crate) use image::{
-    DfArgs, DoctorArgs, ExplainArgs, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, PruneArgs, PullArgs, PushArgs,
-    RmiArgs, SaveArgs, TagArgs,
+    DfArgs, DoctorArgs, ImagesArgs, InspectArgs, LoadArgs, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
 
 /// Builds images from Dockerfiles and runs them, without a daemon.
@@ -52,7 +54,9 @@ pub(crate) enum Command {
     /// Look at what a build would see of its context
     #[command(subcommand)]
     Context(ContextCommand),
-    /// Print why the steps of a build missed the cache
+    /// Print what the rebuilds of a Dockerfile cost and what would make them cheaper
+    Analyze(AnalyzeArgs),
+    /// Print why the steps of a build missed the cache, or what is different between two builds
     Explain(ExplainArgs),
     /// List images
     #[command(visible_alias = "ls")]
@@ -63,7 +67,7 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Print what is known about images or containers
     Inspect(InspectArgs),
-    /// Print how an image was made
+    /// Print how an image was made, or look at earlier builds
     History(HistoryArgs),
     /// Read images from a file
     Load(LoadArgs),

@@ -1,4 +1,4 @@
-//! `images`, `rmi`, `tag`, `inspect` and `history`: looking after the images of the store.
+//! `images`, `rmi`, `tag`, `inspect` and `history IMAGE`: looking after the images of the store.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use cache::{Store, Target};
 use oci::{ImageConfig, Reference};
 use serde_json::json;
 
-use crate::args::{HistoryArgs, ImagesArgs, InspectArgs, RmiArgs, TagArgs};
+use crate::args::{ImagesArgs, InspectArgs, RmiArgs, TagArgs};
 use crate::context::Context;
 use crate::progress::size;
 use crate::report::CommandError;
@@ -203,10 +203,10 @@ fn image_json(store: &Store, id: oci::Digest) -> Result<serde_json::Value, Comma
 }
 
 /// Prints how an image was made, the last step first.
-pub(crate) fn history(args: &HistoryArgs, context: &Context) -> Result<ExitCode, CommandError> {
+pub(crate) fn history(image: &str, no_trunc: bool, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
-    let (target, _) = find(&store, &args.image)?;
-    let id = store.images_of(&target)?.into_iter().next().ok_or_else(|| no_such_image(&args.image))?;
+    let (target, _) = find(&store, image)?;
+    let id = store.images_of(&target)?.into_iter().next().ok_or_else(|| no_such_image(image))?;
     let config = store.image_config(&id)?;
     let mut layers = config.rootfs.diff_ids.iter();
     let mut rows = Vec::new();
@@ -220,7 +220,7 @@ pub(crate) fn history(args: &HistoryArgs, context: &Context) -> Result<ExitCode,
     println!("{:<16} {:<70} SIZE", "CREATED", "CREATED BY");
     for (entry, bytes) in rows.into_iter().rev() {
         let by = entry.created_by.clone().unwrap_or_default().replace(['\n', '\t'], " ");
-        let by: String = if args.no_trunc { by } else { by.chars().take(70).collect() };
+        let by: String = if no_trunc { by } else { by.chars().take(70).collect() };
         println!("{:<16} {by:<70} {}", ago(entry.created.as_deref().unwrap_or_default()), size(bytes));
     }
     Ok(ExitCode::SUCCESS)

@@ -1,10 +1,12 @@
 //! The commands, one file each. This one only hands over.
 
+mod analyze;
 mod build;
 mod check;
 mod context;
 mod doctor;
 mod explain;
+pub(crate) mod history;
 mod images;
 mod prune;
 pub(crate) mod transfer;
@@ -19,13 +21,14 @@ use crate::report::CommandError;
 pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
     match command {
         Command::Build(args) => build::run(&args, context),
+        Command::Analyze(args) => analyze::run(&args, context),
         Command::Context(command) => context::run(&command),
         Command::Explain(args) => explain::run(&args, context),
         Command::Images(args) => images::list(&args, context),
         Command::Rmi(args) => images::remove(&args, context),
         Command::Tag(args) => images::tag(&args, context),
         Command::Inspect(args) => images::inspect(&args, context),
-        Command::History(args) => images::history(&args, context),
+        Command::History(args) => history::run(&args, context),
         Command::Load(args) => transfer::load(&args, context),
         Command::Save(args) => transfer::save(&args, context),
         Command::Pull(args) => transfer::pull(&args, context),

@@ -49,7 +49,8 @@ mod terminal;
 mod volume;
 
 pub(crate) use args::Command;
-pub(crate) use commands::{run, usage_code};
+pub(crate) use commands::{point_in_time, run, usage_code};
 pub(crate) use inspect::inspect;
 pub(crate) use look::made_of;
+pub(crate) use output::{show, show_bytes};
 pub(crate) use shim::shim_main;

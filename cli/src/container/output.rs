@@ -14,8 +14,13 @@ pub(crate) fn say(line: impl Display) {
 
 /// Text of the result, as it is.
 pub(crate) fn show(text: &str) {
+    show_bytes(text.as_bytes());
+}
+
+/// Bytes of the result, as they are.
+pub(crate) fn show_bytes(bytes: &[u8]) {
     let mut out = io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
         std::process::exit(BROKEN_PIPE);
     }
 }

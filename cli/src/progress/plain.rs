@@ -60,7 +60,7 @@ impl Plain {
             }
             Event::Missed { vertex, reason } => {
                 let number = self.turn_to(*vertex, &mut out);
-                push(&mut out, format_args!("#{number} MISS {}", reason.line()));
+                push(&mut out, format_args!("#{number} MISS  {}", reason.line()));
             }
             Event::Failed { vertex, message } => {
                 self.flush(*vertex, &mut out);
@@ -156,7 +156,7 @@ mod tests {
         let seconds = |line: &str| line.replace("0.000", "T").replace("0.001", "T");
         insta::assert_snapshot!(seconds(&text), @r"
         #1 [1/2] RUN a
-        #1 MISS x changed
+        #1 MISS  x changed
         #1 T one
 
         #2 [2/2] COPY b

@@ -11,6 +11,7 @@ mod crash;
 mod error_cases;
 mod errors;
 mod export;
+mod history;
 mod images;
 mod rebuild;
 mod registry;

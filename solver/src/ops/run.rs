@@ -2,6 +2,7 @@
 
 mod container;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
 
@@ -175,7 +176,8 @@ impl RunOp {
             }
         }
         let upstream_ran = inputs.iter().any(Value::ran);
-        let manifest = self.manifest(below, &lists);
+        let mut manifest = self.manifest(below, &lists);
+        self.add_secrets(&mut manifest, worker)?;
         let step = Step { id, manifest, lists, below, upstream_ran };
         worker.step(step, |log: &mut (dyn Write + Send)| container::run(self, worker, id, inputs, log))
     }
@@ -236,7 +238,28 @@ impl RunOp {
     }
 }
 
+impl RunOp {
+    /// The marks of secrets that the user wants to count. Their values are in no key.
+    fn add_secrets(&self, manifest: &mut Manifest, worker: &LocalWorker<'_>) -> Result<(), OpError> {
+        let ids: BTreeSet<&String> = self.mounts.iter().filter_map(MountOp::secret).collect();
+        for id in ids.into_iter().filter(|id| worker.settings.counted_secrets.contains(*id)) {
+            if let Some(secret) = worker.settings.secrets.get(id) {
+                let mark = worker.store.secret_mark(id, &secret.0)?;
+                manifest.line("secret", format_args!("{id} {mark}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl MountOp {
+    fn secret(&self) -> Option<&String> {
+        match &self.kind {
+            MountKind::Secret { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
     /// The input it shows and the path in it.
     fn tree(&self) -> Option<(usize, &str)> {
         match &self.kind {

@@ -451,9 +451,13 @@ fn settings(args: &BuildArgs) -> Result<Settings, CommandError> {
         max_age.insert(stage.to_owned(), age);
     }
     let mut secrets = BTreeMap::new();
+    let mut counted_secrets = BTreeSet::new();
     for text in &args.secret {
-        let (id, secret) = secret(text)?;
-        secrets.insert(id, secret);
+        let given = secret(text)?;
+        if given.invalidates {
+            counted_secrets.insert(given.id.clone());
+        }
+        secrets.insert(given.id, given.value);
     }
     let mut ssh = BTreeMap::new();
     for text in &args.ssh {
@@ -465,6 +469,7 @@ fn settings(args: &BuildArgs) -> Result<Settings, CommandError> {
         no_cache,
         max_age,
         secrets,
+        counted_secrets,
         ssh,
         ca_bundle: ca_bundle(args.ca_cert.as_deref())?,
         limits: limits(args)?,
@@ -482,13 +487,28 @@ fn age_of(text: &str) -> Option<std::time::Duration> {
     Some(std::time::Duration::from_secs(seconds))
 }
 
-/// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`.
-fn secret(text: &str) -> Result<(String, Secret), CommandError> {
+/// A value of `--secret`.
+struct GivenSecret {
+    id: String,
+    value: Secret,
+    /// Steps that mount it run again when it has another value.
+    invalidates: bool,
+}
+
+/// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env][,invalidate=true]`.
+fn secret(text: &str) -> Result<GivenSecret, CommandError> {
     let bad = |why: &str| CommandError::input(format!("--secret {text}: {why}"));
     let (mut id, mut src, mut env, mut kind) = (None, None, None, None);
+    let mut invalidates = false;
     for field in text.split(',') {
-        let (key, value) = field.split_once('=').unwrap_or(("id", field));
+        let (key, value) = match field {
+            "invalidate" => (field, "true"),
+            field => field.split_once('=').unwrap_or(("id", field)),
+        };
         match key {
+            "invalidate" => {
+                invalidates = value.parse().map_err(|_| bad(&format!("invalidate is true or false, not `{value}`")))?;
+            }
             "id" => id = Some(value.to_owned()),
             "src" | "source" => src = Some(value.to_owned()),
             "env" => env = Some(value.to_owned()),
@@ -518,7 +538,7 @@ fn secret(text: &str) -> Result<(String, Secret), CommandError> {
             std::fs::read(&path).map_err(|error| bad(&format!("cannot read `{path}`: {error}")))?
         }
     };
-    Ok((id, Secret(value)))
+    Ok(GivenSecret { id, value: Secret(value), invalidates })
 }
 
 /// `default` or `ID[=SOCKET]`.
@@ -593,7 +613,6 @@ fn limits(args: &BuildArgs) -> Result<executor::spec::Limits, CommandError> {
 
 /// What makes builds the same one over time: where the Dockerfile and the context are.
 fn project(args: &BuildArgs, dockerfile: &FoundDockerfile) -> String {
-    let absolute = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
     let context = match &dockerfile.context {
         FoundContext::Directory(path) => absolute(path),
         FoundContext::Git(git) => format!("{}\n{}", git.url, git.subdir.as_deref().unwrap_or_default()),
@@ -605,4 +624,14 @@ fn project(args: &BuildArgs, dockerfile: &FoundDockerfile) -> String {
         (None, None) => "-".to_owned(),
     };
     format!("{context}\n{file}")
+}
+
+/// The same of a directory and a Dockerfile that are not going to be built now, and may be gone.
+pub(crate) fn project_of(context: &Path, file: Option<&str>) -> String {
+    let file = file.map_or_else(|| default_dockerfile(context), PathBuf::from);
+    format!("{}\n{}", absolute(context), absolute(&file))
+}
+
+fn absolute(path: &Path) -> String {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }

@@ -10,12 +10,14 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use cache::Store;
 use parser::Diagnostic;
 use solver::plan::LintStages;
 use solver::{Built, Cancel, Session};
 
 use crate::args::BuildArgs;
 use crate::commands::check::{Call, Subject};
+use crate::commands::explain::Explained;
 use crate::context::Context;
 use crate::progress::{Kind as ProgressKind, Progress};
 use crate::report::CommandError;
@@ -24,6 +26,7 @@ use crate::style::Style;
 
 use images::StoreImages;
 use inputs::Inputs;
+pub(super) use inputs::project_of;
 use output::Outputs;
 
 pub(crate) use output::with_file_or_stdout;
@@ -95,6 +98,7 @@ fn build(
         locals: inputs.open_locals()?,
         checkouts: &inputs.checkouts,
         project: inputs.project.clone(),
+        names: inputs.tags.iter().map(oci::Reference::familiar).collect(),
         helper: OnceLock::new(),
     };
     let result = solver::build(&session, dockerfile, &inputs.requests);
@@ -124,6 +128,7 @@ fn finish(
     built.report.image.id = Some(id.clone());
     built.report.image.names = names.iter().map(oci::Reference::familiar).collect();
     built.report.image.platform = built.images.first().map(|image| image.platform.to_string());
+    store.note_image(built.id, &stored.target.digest())?;
     outputs.write(args, context, &store, &stored, &inputs.tags)?;
     store.flush()?;
     if let Some(path) = &args.iidfile {
@@ -142,17 +147,18 @@ fn finish(
             .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
         write_file(path, &json)?;
     }
-    tell(args, &built, &id);
-    Ok(())
+    tell(args, &store, &built, &id)
 }
 
-fn tell(args: &BuildArgs, built: &Built, id: &str) {
+fn tell(args: &BuildArgs, store: &Store, built: &Built, id: &str) -> Result<(), CommandError> {
     if args.quiet {
         println!("{id}");
-        return;
+        return Ok(());
     }
-    if args.explain {
-        eprint!("{}", crate::commands::explain::render(&built.report));
+    if args.explain
+        && let Some(row) = store.build(built.id)?
+    {
+        eprint!("{}", Explained::of(store, row)?.text());
     }
     let totals = &built.report.totals;
     eprintln!("{} steps cached, {} ran, {:.1}s", totals.hits, totals.misses, totals.duration_ms as f64 / 1000.0);
@@ -163,6 +169,7 @@ fn tell(args: &BuildArgs, built: &Built, id: &str) {
     for name in &built.report.image.names {
         eprintln!("named {name}");
     }
+    Ok(())
 }
 
 fn lint_failure(source: &SourceText<'_>, warnings: &[Diagnostic]) -> CommandError {

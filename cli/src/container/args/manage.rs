@@ -106,7 +106,7 @@ pub(crate) struct PsArgs {
 /// Print what a container has written
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogsArgs {
-    /// Name or id
+    /// Name or id; `build:12` or `#12` for what the steps of a build have printed
     pub(crate) container: String,
     /// Go on until it ends
     #[arg(long, short)]

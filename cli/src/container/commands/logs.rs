@@ -36,6 +36,12 @@ pub(crate) fn run(args: &LogsArgs, context: &Context) -> Result<ExitCode, Comman
         timestamps: args.timestamps,
     };
     let store = context.store()?;
+    if let Some(build) = crate::commands::history::named_build(&args.container) {
+        if args.follow || args.timestamps || (selection.tail, selection.since, selection.until) != (None, None, None) {
+            return Err(CommandError::input("the logs of a build are printed whole: they take no flags"));
+        }
+        return crate::commands::history::print_logs(&store, build?, None);
+    }
     let seen = look::find(&store, &args.container)?;
     match show(&seen, &selection, args.follow) {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -58,7 +64,7 @@ fn tail(text: &str) -> Result<Option<usize>, CommandError> {
 }
 
 /// RFC 3339, seconds since 1970, or an age.
-fn time(text: &str, now: jiff::Timestamp) -> Result<jiff::Timestamp, CommandError> {
+pub(crate) fn time(text: &str, now: jiff::Timestamp) -> Result<jiff::Timestamp, CommandError> {
     let bad = || {
         CommandError::input(format!("`{text}` is no time"))
             .hint("use a time such as 2026-01-31T12:00:00Z, or an age such as 10m")

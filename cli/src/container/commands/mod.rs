@@ -16,6 +16,8 @@ mod volume;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub(crate) use logs::time as point_in_time;
+
 use super::args::Command;
 use crate::context::Context;
 use crate::report::CommandError;
