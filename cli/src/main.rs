@@ -9,6 +9,7 @@ mod container;
 mod context;
 mod excerpt;
 mod ignore;
+mod page;
 mod progress;
 mod report;
 mod signals;

@@ -77,11 +77,26 @@ pub struct Built {
     pub id: BuildId,
 }
 
+/// Why a build failed, and how far it came.
+#[derive(Debug)]
+pub struct BuildFailure {
+    /// Why.
+    pub error: BuildError,
+    /// The account of it; none when it failed before its steps were known.
+    pub report: Option<Box<Report>>,
+}
+
+impl<E: Into<BuildError>> From<E> for BuildFailure {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), report: None }
+    }
+}
+
 /// Builds one Dockerfile, once for each request (platforms, targets). Equal steps of several requests run once.
 ///
 /// # Errors
-/// [`BuildError`]; steps that had finished are in the cache.
-pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request]) -> Result<Built, BuildError> {
+/// [`BuildFailure`]; steps that had finished are in the cache.
+pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request]) -> Result<Built, BuildFailure> {
     let began = Instant::now();
     let started = Timestamp::now();
     let mut graph = Graph::default();
@@ -103,22 +118,30 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
     let solved = solved.and_then(|values| fetch_final(&worker, &plans, &values).map(|()| values));
     let done = worker.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let solved = solved.map_err(|failure| failed(failure, &graph, &steps, &plans));
     let inputs = inputs::of(&plans, &steps);
     let rows = steps.iter().zip(&inputs).map(|(step, inputs)| row(session.store, &worker.past, step, inputs, &done));
-    let rows = rows.collect::<Result<Vec<StepRow>, _>>()?;
+    let mut rows = rows.collect::<Result<Vec<StepRow>, _>>()?;
+    if let Err(error) = &solved {
+        note_culprit(&mut rows, &steps, error);
+    }
     let status = match &solved {
         Ok(_) => BuildStatus::Done,
-        Err(failure) if matches!(failure.error, OpError::Cancelled) => BuildStatus::Cancelled,
+        Err(BuildError::Cancelled) => BuildStatus::Cancelled,
         Err(_) => BuildStatus::Failed,
     };
-    let error = solved.as_ref().err().map(|failure| failure.error.to_string());
+    let error = solved.as_ref().err().map(BuildError::to_string);
     let outcome = Outcome { status, duration: began.elapsed(), image: None, error };
-    note(session.store, id, &outcome, &rows, &unfiled(&worker.past, &steps, &done))?;
-    for tree in session.locals.values() {
-        tree.save_stats()?;
-    }
-    let values = solved.map_err(|failure| failed(failure, &graph, &steps, &plans))?;
-    let report = Report::new(&rows, began.elapsed());
+    let noted = note(session.store, id, &outcome, &rows, &unfiled(&worker.past, &steps, &done));
+    let saved = session.locals.values().try_for_each(Source::save_stats);
+    let report = Report::new(id, &build, &outcome, &rows);
+    let values = match solved {
+        Ok(values) => values,
+        // It matters more than what else may have failed.
+        Err(error) => return Err(BuildFailure { error, report: Some(Box::new(report)) }),
+    };
+    noted?;
+    saved?;
     let epochs = requests.iter().map(|request| request.epoch);
     let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, &done, epoch)).collect();
     let mut warnings: Vec<Diagnostic> = Vec::new();
@@ -221,6 +244,17 @@ fn failed(failure: schedule::Failure<OpError>, graph: &Graph, steps: &[PlannedSt
     // A download or a repository is no step; the one that copies from it is.
     let step = of(failure.op).or_else(|| graph.users(failure.op).find_map(of));
     BuildError::Step { step: step.cloned().map(Box::new), error: failure.error }
+}
+
+/// Notes the failure with the step that the user is told of: a download that fails is no step, and the one that wanted it has not
+/// begun.
+fn note_culprit(rows: &mut [StepRow], steps: &[PlannedStep], error: &BuildError) {
+    if let BuildError::Step { step: Some(culprit), error } = error {
+        let is_culprit = |step: &PlannedStep| inputs::identity(step) == inputs::identity(culprit);
+        if let Some(row) = steps.iter().position(is_culprit).and_then(|at| rows.get_mut(at)) {
+            row.error.get_or_insert_with(|| error.to_string());
+        }
+    }
 }
 
 /// The steps of all plans; those that several platforms share are there once.

@@ -40,7 +40,7 @@ pub fn steps(store: &Store, build: BuildId) -> Result<Vec<PastStep>, StoreError>
 /// # Errors
 /// When the store can't be read.
 pub fn report(store: &Store, build: &BuildRow) -> Result<Report, StoreError> {
-    let mut report = Report::new(&store.steps(build.id)?, build.outcome.duration);
+    let mut report = Report::new(build.id, &build.build, &build.outcome, &store.steps(build.id)?);
     if let Some(image) = build.outcome.image {
         let names = build.build.name.iter().flat_map(|names| names.split(", ")).map(str::to_owned).collect();
         let platform = store.image_config(&image).ok().map(|config| config.platform().to_string());

@@ -13,6 +13,7 @@ mod build;
 mod cancel;
 mod check;
 pub mod compare;
+pub mod critical;
 mod error;
 mod event;
 pub mod explain;
@@ -38,7 +39,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci::layer::Time;
 
-pub use build::{Built, BuiltImage, Session, build, config_bytes};
+pub use build::{BuildFailure, Built, BuiltImage, Session, build, config_bytes};
 pub use cancel::{Cancel, Registered};
 pub use check::{Checked, UnknownBase, check};
 pub use error::{BuildError, OpError, SelectHelp};

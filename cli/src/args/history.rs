@@ -106,6 +106,9 @@ pub(crate) struct HistoryShowArgs {
     /// table, or json: the report that `build --report` writes
     #[arg(long, value_name = "table|json", default_value = "table")]
     pub(crate) format: String,
+    /// Write the page that `build --report` writes to a file, and print nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "format")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Print all that the steps of a build printed

@@ -9,6 +9,7 @@ mod explain;
 pub(crate) mod history;
 mod images;
 mod prune;
+mod report_file;
 pub(crate) mod transfer;
 
 use std::process::ExitCode;

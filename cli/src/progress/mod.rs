@@ -13,6 +13,7 @@ use solver::Event;
 
 pub(crate) use plain::size;
 pub(crate) use rawjson::base64;
+pub(crate) use tty::printable;
 
 /// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

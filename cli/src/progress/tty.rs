@@ -191,7 +191,7 @@ impl Vertex {
 }
 
 /// A line of output without what would move the cursor; of a line that was overwritten by carriage returns, the last state.
-fn printable(line: &[u8]) -> String {
+pub(crate) fn printable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let last = text.trim_end().rsplit('\r').next().unwrap_or_default();
     let mut out = String::new();

@@ -16,6 +16,7 @@ mod images;
 mod rebuild;
 mod registry;
 mod remote;
+mod report;
 mod rootless;
 mod run;
 mod stages;

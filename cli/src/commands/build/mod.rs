@@ -18,6 +18,7 @@ use solver::{Built, Cancel, Session};
 use crate::args::BuildArgs;
 use crate::commands::check::{Call, Subject};
 use crate::commands::explain::Explained;
+use crate::commands::report_file;
 use crate::context::Context;
 use crate::progress::{Kind as ProgressKind, Progress};
 use crate::report::CommandError;
@@ -38,6 +39,9 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> Result<ExitCode, Comma
     let outputs = Outputs::parse(args)?;
     if let Some(path) = &args.iidfile {
         remove_if_there(path)?;
+    }
+    if let Some(path) = &args.report {
+        report_file::forget(path)?;
     }
     let source = SourceText { name: &inputs.dockerfile_name, text: &inputs.dockerfile_text };
     let parsed = parser::parse_with_check(inputs.dockerfile_text.as_bytes(), inputs.check.as_deref());
@@ -105,7 +109,14 @@ fn build(
     let flushed = store.flush();
     progress.finish();
     let source = SourceText { name: &inputs.dockerfile_name, text: &inputs.dockerfile_text };
-    let built = result.map_err(|error| source.build_error(&error))?;
+    let built = result.map_err(|failure| {
+        let mut error = source.build_error(&failure.error);
+        if let (Some(path), Some(mut report)) = (&args.report, failure.report) {
+            // The build has failed, whatever becomes of its report.
+            error.also.extend(report_file::write(path, &mut report, &store).err());
+        }
+        error
+    })?;
     flushed?;
     Ok(built)
 }
@@ -129,15 +140,14 @@ fn finish(
     built.report.image.names = names.iter().map(oci::Reference::familiar).collect();
     built.report.image.platform = built.images.first().map(|image| image.platform.to_string());
     store.note_image(built.id, &stored.target.digest())?;
+    // Before the result goes anywhere: the steps are worth telling of also when a registry refuses it.
+    if let Some(path) = &args.report {
+        report_file::write(path, &mut built.report, &store)?;
+    }
     outputs.write(args, context, &store, &stored, &inputs.tags)?;
     store.flush()?;
     if let Some(path) = &args.iidfile {
         write_file(path, id.as_bytes())?;
-    }
-    if let Some(path) = &args.report {
-        let json = serde_json::to_vec_pretty(&built.report)
-            .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
-        write_file(path, &json)?;
     }
     if let Some(path) = &args.metadata_file {
         let mut metadata: BTreeMap<&str, serde_json::Value> = BTreeMap::new();

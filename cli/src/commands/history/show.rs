@@ -8,6 +8,7 @@ use cache::{BuildRow, BuildStatus, CacheUse, StepRow};
 
 use super::{find, status_word, subject};
 use crate::args::HistoryShowArgs;
+use crate::commands::report_file;
 use crate::container::show;
 use crate::context::Context;
 use crate::progress::size;
@@ -17,11 +18,13 @@ use crate::report::CommandError;
 pub(super) fn run(args: &HistoryShowArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
     let build = find(&store, args.build.as_deref())?;
+    if let Some(path) = &args.html {
+        report_file::write_page(path, &mut solver::history::report(&store, &build)?, &store)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match args.format.as_str() {
         "json" => {
-            let report = solver::history::report(&store, &build)?;
-            let json = serde_json::to_string_pretty(&report)
-                .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
+            let json = report_file::json(&mut solver::history::report(&store, &build)?, &store)?;
             show(&format!("{json}\n"));
         }
         "table" => show(&(head(&build) + &table(&store.steps(build.id)?))),

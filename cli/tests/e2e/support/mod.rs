@@ -1,5 +1,6 @@
 //! A store, a context and the binary under test, all in one directory that goes away.
 
+mod browser;
 mod machine;
 mod outcome;
 mod registry;
@@ -11,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+pub use browser::{Browser, DOWN, ENTER, ESCAPE, Screen};
 pub use machine::{Traces, adopt_orphans, children, wait_for_orphans};
 pub use outcome::{Output, Report, Running};
 pub use registry::Registry;
