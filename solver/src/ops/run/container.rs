@@ -22,7 +22,7 @@ use crate::event::{Event, Stream, VertexId};
 use crate::files::checkout::checkout;
 use crate::graph::OpId;
 use crate::now;
-use crate::worker::{LocalWorker, Made, Value, vertex};
+use crate::worker::{Chain, LocalWorker, Made, Value, vertex};
 
 /// Bytes of output kept for the message of a failed step.
 const TAIL: usize = 16 * 1024;
@@ -50,7 +50,7 @@ pub(super) fn run(
     let mut held = Held::default();
     let spec = spec(op, worker, id, inputs, &view, rootfs, &mut held)?;
     let printed = execute(op, worker, id, spec, log)?;
-    let made = pack(worker, &view, draft.upper(), since, printed);
+    let made = pack(worker, below, &view, draft.upper(), since, printed);
     drop(held);
     made
 }
@@ -380,6 +380,7 @@ fn pass_on(
 /// Makes the layer of what the command changed.
 fn pack(
     worker: &LocalWorker<'_>,
+    below: &Chain,
     view: &ChainView,
     upper: &std::path::Path,
     since: oci::layer::Time,
@@ -390,11 +391,13 @@ fn pack(
     let mut draft = worker.store.draft_layer()?;
     let finished = if helper.facts().rootless {
         // Only the helper may read what belongs to the ids of its user namespace.
-        let ingested = oci::layer::ingest(helper.pack_upper(upper, &options)?, &mut draft)?;
+        let below = worker.store.layer_files(&below.layers)?;
+        let ingested = oci::layer::ingest(helper.pack_upper(upper, &options, below)?, &mut draft)?;
         let tree = oci::layer::resolve(&ingested.entries, view)?.tree;
         Finished { diff_id: ingested.diff_id, size: ingested.size, tree }
     } else {
-        oci::layer::pack_upper(open_dir(upper)?.as_fd(), OverlayXattr::Trusted, &mut draft, &options)?
+        let below = || Ok(view.clone());
+        oci::layer::pack_upper(open_dir(upper)?.as_fd(), OverlayXattr::Trusted, &mut draft, &options, &below)?
     };
     Ok(Made { draft, finished, since: Some(since), log: Some(printed) })
 }
