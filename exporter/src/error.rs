@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use cache::StoreError;
-use oci::layer::{LayerPath, ViewError, WriteError};
+use oci::layer::{ClampError, LayerPath, ViewError, WriteError};
 use oci::{DiffId, Digest};
 use registry::RegistryError;
 
@@ -45,6 +45,15 @@ pub enum ExportError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A layer can't be written with other times.
+    #[error("cannot rewrite the times of layer `{layer}`")]
+    Times {
+        /// The layer.
+        layer: DiffId,
+        /// Why.
+        #[source]
+        source: ClampError,
     },
     /// The layer's tar is not in the store.
     #[error("layer `{layer}` is not in the store")]

@@ -57,6 +57,12 @@ pub struct BuiltImage {
     pub chain: Vec<DiffId>,
     /// For what it is.
     pub platform: Platform,
+    /// How many of its layers came with the base image.
+    pub base_layers: usize,
+    /// How many entries of its history came with the base image.
+    pub base_history: usize,
+    /// SOURCE_DATE_EPOCH.
+    pub epoch: Option<Time>,
 }
 
 /// What a build came to.
@@ -307,20 +313,28 @@ fn assemble(
         Some(value) => value.chain().layers.to_vec(),
         None => Vec::new(),
     };
-    let epoch = epoch.and_then(|time| jiff::Timestamp::new(time.secs, 0).ok()).map(|time| time.to_string());
-    let mut time = epoch.clone().or_else(|| output.base_created.clone());
+    let text = epoch.and_then(|time| jiff::Timestamp::new(time.secs, 0).ok()).map(|time| time.to_string());
+    let mut time = text.clone().or_else(|| output.base_created.clone());
     let mut config = output.config.clone();
     for entry in &output.history {
         let made = match entry {
             PlannedHistory::Own { op: Some(op), .. } => done.get(op).map(|done| rfc3339(done.created)),
             _ => None,
         };
-        time = epoch.clone().or(made).or(time);
+        time = text.clone().or(made).or(time);
         config.history.push(history(entry, &config.author, time.as_deref()));
     }
     config.created = time;
     config.rootfs = RootFs { diff_ids: chain.clone(), ..RootFs::default() };
-    BuiltImage { config, chain, platform: output.platform.clone() }
+    let inherited = |entry: &&PlannedHistory| matches!(entry, PlannedHistory::Inherited(_));
+    BuiltImage {
+        config,
+        chain,
+        platform: output.platform.clone(),
+        base_layers: output.base_layers,
+        base_history: output.history.iter().take_while(inherited).count(),
+        epoch,
+    }
 }
 
 fn rfc3339(time: Timestamp) -> String {

@@ -12,6 +12,7 @@ mod acl;
 mod at;
 mod attrs;
 mod chunks;
+mod clamp;
 mod content;
 mod data;
 mod entry;
@@ -39,6 +40,7 @@ mod view;
 mod writer;
 
 pub use attrs::{Attrs, Device, Kind, OverlayXattr, Time, Xattrs};
+pub use clamp::{ClampError, clamp_times, has_times_after};
 pub use data::{Data, Extent};
 pub use entry::{EntryError, is_reserved_name};
 pub use erofs_write::{WriteIndexError, write_index};

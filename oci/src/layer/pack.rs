@@ -12,14 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::at::{self, Target};
 use super::attrs::{Attrs, Device, Kind, OverlayXattr, Time};
 use super::entry::is_reserved_name;
-use super::holes;
+use super::holes::{self, WORTHWHILE_HOLES};
 use super::path::{LayerPath, PathError};
 use super::sparse::MAX_REGIONS;
 use super::unchanged::{Below, CompareError, OpenBelow};
 use super::writer::{Finished, LayerWriter, Node, WriteError};
-
-/// Bytes of holes from which on a file is written as a sparse one, which not every reader of tars knows.
-const WORTHWHILE_HOLES: u64 = 4 << 20;
 
 /// What to leave out of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -227,6 +227,8 @@ pub struct StageOutput {
     pub scope: scope::Scope,
     /// When the base image was made.
     pub base_created: Option<String>,
+    /// How many of its layers are the base image's.
+    pub base_layers: usize,
 }
 
 impl Eq for StageOutput {}

@@ -4,6 +4,7 @@ mod images;
 mod inputs;
 mod output;
 mod remote;
+mod result;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
@@ -25,6 +26,7 @@ use crate::style::Style;
 use images::StoreImages;
 use inputs::Inputs;
 use output::Outputs;
+use result::Results;
 
 pub(crate) use output::with_file_or_stdout;
 
@@ -115,7 +117,8 @@ fn finish(
     mut built: Built,
 ) -> Result<(), CommandError> {
     let store = context.store()?;
-    let stored = output::store_images(&store, &built.images)?;
+    let results = Results::new(&store, &built.images)?;
+    let stored = outputs.store(&results)?;
     let names = if outputs.keeps_in_store() { inputs.tags.clone() } else { Vec::new() };
     for name in &names {
         store.set_name(name, stored.target)?;
@@ -124,7 +127,7 @@ fn finish(
     built.report.image.id = Some(id.clone());
     built.report.image.names = names.iter().map(oci::Reference::familiar).collect();
     built.report.image.platform = built.images.first().map(|image| image.platform.to_string());
-    outputs.write(args, context, &store, &stored, &inputs.tags)?;
+    outputs.write(args, context, &results, &inputs.tags)?;
     store.flush()?;
     if let Some(path) = &args.iidfile {
         write_file(path, id.as_bytes())?;
