@@ -116,7 +116,10 @@ impl ExportError {
         match self {
             Self::Registry(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::OnePlatform { .. } => Some("export with type=oci, or choose one platform".to_owned()),
+            Self::OnePlatform { .. } => Some(
+                "write an OCI layout (`build -o type=oci`, `save --format oci-archive`), or choose one platform"
+                    .to_owned(),
+            ),
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("owners and devices can only be made by root; type=tar keeps them".to_owned())
             }

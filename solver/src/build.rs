@@ -16,6 +16,7 @@ use crate::check;
 use crate::error::{BuildError, OpError};
 use crate::event::{Events, How};
 use crate::files::source::Source;
+use crate::foreign;
 use crate::graph::{Graph, OpId};
 use crate::images::{ImageError, Images};
 use crate::ops::{Checkouts, OpKind};
@@ -102,7 +103,7 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     let id = session.store.begin_build(&build)?;
     let steps: Vec<PlannedStep> = distinct_steps(&plans);
     let targets: Vec<OpId> = plans.iter().map(|plan| plan.output.op).collect();
-    let worker = worker(session, &graph, &steps, began);
+    let worker = worker(session, &graph, &steps, &targets, began);
     let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
     let solved = solved.and_then(|values| fetch_final(&worker, &plans, &values).map(|()| values));
     let done = worker.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -119,8 +120,7 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     }
     let values = solved.map_err(|failure| failed(failure, &graph, &steps, &plans))?;
     let report = report(session.store, &steps, &done, began.elapsed())?;
-    let epochs = requests.iter().map(|request| request.epoch);
-    let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, &done, epoch)).collect();
+    let images = plans.iter().map(|plan| assemble(&plan.output, &values, &done, plan.epoch)).collect();
     let mut warnings: Vec<Diagnostic> = Vec::new();
     for found in plans.iter().flat_map(|plan| &plan.warnings) {
         // Other platforms have the same text.
@@ -164,7 +164,13 @@ pub(crate) fn resolve(images: &dyn Images, missing: Vec<Missing>) -> Vec<(Missin
         .collect()
 }
 
-fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedStep], began: Instant) -> LocalWorker<'a> {
+fn worker<'a>(
+    session: &'a Session<'_>,
+    graph: &'a Graph,
+    steps: &'a [PlannedStep],
+    targets: &[OpId],
+    began: Instant,
+) -> LocalWorker<'a> {
     let mut by_op = HashMap::new();
     let mut no_cache = HashSet::new();
     for step in steps {
@@ -186,6 +192,7 @@ fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedSte
         locals: &session.locals,
         steps: by_op,
         no_cache,
+        stuck: foreign::stuck(graph, targets, &executor::binfmt::support),
         past: Past::new(session.store, session.project.clone(), steps),
         began,
         done: Mutex::default(),
@@ -219,7 +226,11 @@ fn failed(failure: schedule::Failure<OpError>, graph: &Graph, steps: &[PlannedSt
     let all = || steps.iter().chain(plans.iter().flat_map(|plan| &plan.steps));
     let of = |op: OpId| all().find(|step| step.op == Some(op) || step.also.contains(&op));
     // A download or a repository is no step; the one that copies from it is.
-    let step = of(failure.op).or_else(|| graph.users(failure.op).find_map(of));
+    let op = match failure.error {
+        OpError::Foreign { run, .. } => run,
+        _ => failure.op,
+    };
+    let step = of(op).or_else(|| graph.users(op).find_map(of));
     BuildError::Step { step: step.cloned().map(Box::new), error: failure.error }
 }
 

@@ -15,6 +15,7 @@ mod error;
 mod event;
 pub mod explain;
 pub mod files;
+mod foreign;
 mod graph;
 mod images;
 pub mod key;

@@ -8,10 +8,12 @@ mod support;
 
 mod build;
 mod crash;
+mod epoch;
 mod error_cases;
 mod errors;
 mod export;
 mod images;
+mod platforms;
 mod rebuild;
 mod registry;
 mod remote;

@@ -168,7 +168,7 @@ impl Lowering<'_> {
             chmod: None,
             link: false,
             unpack: Unpack::Never,
-            epoch: self.request.epoch,
+            epoch: self.epoch,
         };
         self.graph.add(OpKind::Copy(op), vec![scratch, tree])
     }

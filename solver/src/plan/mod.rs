@@ -210,6 +210,8 @@ pub struct Plan {
     pub skipped: Vec<String>,
     /// Lint warnings that only lowering can find.
     pub warnings: Vec<Diagnostic>,
+    /// SOURCE_DATE_EPOCH, be it the default of a global ARG.
+    pub epoch: Option<Time>,
 }
 
 /// The result of a stage.

@@ -376,7 +376,7 @@ impl Stage {
             self.record(lowering, place, text, created_by, None);
             return Ok(());
         }
-        let mkdir = MkdirOp { path, user: self.config.config.user.clone(), epoch: lowering.request.epoch };
+        let mkdir = MkdirOp { path, user: self.config.config.user.clone(), epoch: lowering.epoch };
         let op = lowering.graph.add(OpKind::Mkdir(mkdir), vec![self.op]);
         self.layer(lowering, place, text, created_by, op);
         Ok(())

@@ -20,6 +20,7 @@ use super::{MountKind, MountOp, Owner, RunNetwork, RunOp};
 use crate::error::OpError;
 use crate::event::{Event, Stream, VertexId};
 use crate::files::checkout::checkout;
+use crate::foreign::check_interpreter;
 use crate::graph::OpId;
 use crate::now;
 use crate::worker::{Chain, LocalWorker, Made, Value, vertex};
@@ -44,6 +45,7 @@ pub(super) fn run(
     let since = now();
     let below = inputs[0].chain();
     let view = worker.view(&below.layers, vertex(id))?;
+    check_interpreter(&op.platform, &view)?;
     let draft = worker.store.draft_upper()?;
     let upper = Upper { upper: draft.upper().to_owned(), work: draft.work().to_owned() };
     let rootfs = Rootfs { lowers: worker.lowers(&below.layers)?, upper: Some(upper), read_only: false, volatile: true };
