@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use oci::layer::{ChainView, Entries, Index, Lower, resolve, scan, write_index};
+use oci::layer::{ChainView, Entries, Index, LayerFiles, Lower, resolve, scan, write_index};
 use oci::{DiffId, Digest};
 
 use crate::blob::Temp;
@@ -63,6 +63,16 @@ impl Store {
     pub fn view(&self, chain: &[DiffId]) -> Result<ChainView, StoreError> {
         let indexes = self.indexes(chain)?;
         self.view_of(&indexes)
+    }
+
+    /// The files behind [`Store::view`], for a process that opens them by itself.
+    ///
+    /// # Errors
+    /// As [`Store::index_chain`].
+    pub fn layer_files(&self, chain: &[DiffId]) -> Result<Vec<LayerFiles>, StoreError> {
+        let files =
+            |id: &IndexId| LayerFiles { index: self.layout().index(id), tar: self.layout().layer_tar(&id.layer) };
+        Ok(self.indexes(chain)?.iter().map(files).collect())
     }
 
     /// How to mount the layers of a chain, lowest first; of a layer that is there twice, the upper place counts. With [`Backend::Directory`], `unpack` is called for each layer that was

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use oci::{DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Reference};
+use oci::{Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Reference, media_type};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -175,20 +175,28 @@ impl Store {
             Target::Index(index) => index,
         };
         let mut ids = Vec::new();
-        for manifest in self.manifests_of(index)? {
-            if let Some(manifest) = self.parsed_blob::<ImageManifest>(&manifest, "image manifest")?
-                && fsio::exists(&self.layout().image(&manifest.config.digest))
-            {
-                ids.push(manifest.config.digest);
-            }
+        for entry in self.index_entries(index)? {
+            // What a build made has no manifests before it leaves the store: its index names configs.
+            let config = match entry.media_type == media_type::OCI_CONFIG {
+                true => Some(entry.digest),
+                false => {
+                    let manifest = self.parsed_blob::<ImageManifest>(&entry.digest, "image manifest")?;
+                    manifest.map(|manifest| manifest.config.digest)
+                }
+            };
+            ids.extend(config.filter(|id| fsio::exists(&self.layout().image(id))));
         }
         Ok(ids)
     }
 
     /// Digests of the manifests in an image index; none when the index is not here.
     pub(crate) fn manifests_of(&self, index: &Digest) -> Result<Vec<Digest>, StoreError> {
+        Ok(self.index_entries(index)?.iter().map(|entry| entry.digest).collect())
+    }
+
+    fn index_entries(&self, index: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         let index = self.parsed_blob::<ImageIndex>(index, "image index")?;
-        Ok(index.map(|index| index.manifests.iter().map(|entry| entry.digest).collect()).unwrap_or_default())
+        Ok(index.map(|index| index.manifests).unwrap_or_default())
     }
 
     fn parsed_blob<T: DeserializeOwned>(&self, digest: &Digest, kind: &str) -> Result<Option<T>, StoreError> {
@@ -365,11 +373,16 @@ mod tests {
             here.id
         );
         let manifest = store.put_blob(manifest.as_bytes()).unwrap();
-        let entry = |digest: Digest| format!(r#"{{"mediaType":"m","digest":"{digest}","size":1}}"#);
-        let index =
-            format!(r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#, entry(manifest), entry(Digest::of("not here")));
+        let built = image(&store, "b");
+        let entry = |kind: &str, digest: Digest| format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":1}}"#);
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{},{},{}]}}"#,
+            entry("m", manifest),
+            entry("m", Digest::of("not here")),
+            entry(media_type::OCI_CONFIG, built.id)
+        );
         let index = Target::Index(store.put_blob(index.as_bytes()).unwrap());
         store.set_name(&"multi".parse().unwrap(), index).unwrap();
-        assert_eq!(store.images_of(&index).unwrap(), [here.id]);
+        assert_eq!(store.images_of(&index).unwrap(), [here.id, built.id]);
     }
 }

@@ -41,6 +41,7 @@ pub fn doctor(options: &HelperOptions) -> Vec<Finding> {
         Ok(helper) => {
             findings.extend(of_facts(helper.facts()));
             findings.push(container(&helper));
+            findings.push(platforms());
             helper.close();
         }
         Err(error) => findings.push(failed("namespaces", &error)),
@@ -101,6 +102,16 @@ fn cgroups(facts: &HostFacts) -> Finding {
         }
     };
     Finding { subject: "cgroups", good, detail, hint: None }
+}
+
+/// The platforms whose programs can be run.
+fn platforms() -> Finding {
+    let interpreted = crate::binfmt::interpreted().into_iter().map(|(platform, handler)| match handler.is_open {
+        true => platform.to_string(),
+        false => format!("{platform} (where the image has `{}`)", handler.interpreter.display()),
+    });
+    let all: Vec<_> = std::iter::once(oci::Platform::host().to_string()).chain(interpreted).collect();
+    Finding { subject: "platforms", good: true, detail: all.join(", "), hint: None }
 }
 
 /// Everything up to the program works when it is the program that is missing.

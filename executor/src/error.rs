@@ -158,7 +158,7 @@ impl ExecError {
                 "a limit of namespaces is reached: see the sysctls `user.max_*_namespaces`"
             }
             Self::Exec { source: Errno(libc::ENOEXEC), .. } => {
-                "the program is for another architecture, or a script without `#!`"
+                "the program is for another architecture (QEMU runs those: Debian package qemu-user-static), or a script without `#!`"
             }
             Self::Layer { source: Errno(libc::ENODEV | libc::ENOTBLK), .. } => {
                 "this kernel cannot mount EROFS from a file: Linux 6.12 or newer is needed"

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci::layer::{Index, OverlayXattr, PackOptions, pack_upper, unpack};
+use oci::layer::{ChainView, Index, LayerFiles, OverlayXattr, PackOptions, pack_upper, unpack};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ pub(crate) enum Job {
         upper: PathBuf,
         /// What to leave out.
         options: PackOptions,
+        /// The layers it was on top of, lowest first.
+        below: Vec<LayerFiles>,
     },
     /// Unpacks a layer into a directory, made when missing.
     Unpack {
@@ -42,10 +44,12 @@ pub(crate) fn run(job: &Job, fds: Vec<OwnedFd>, xattr: OverlayXattr) -> Result<(
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
             _ => Ok(()),
         },
-        Job::PackUpper { upper, options } => {
+        Job::PackUpper { upper, options, below } => {
             let out = fds.into_iter().next().ok_or("no descriptor came along")?;
             let dir = open_dir(upper).map_err(at("open", upper))?;
-            pack_upper(dir.as_fd(), xattr, File::from(out), options).map(drop).map_err(|e| with_sources(&e))
+            let below = || ChainView::from_files(below);
+            let packed = pack_upper(dir.as_fd(), xattr, File::from(out), options, &below);
+            packed.map(drop).map_err(|e| with_sources(&e))
         }
         Job::Unpack { index, tar, dest } => {
             let bytes = fs::read(index).map_err(at("read", index))?;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use oci::layer::PackOptions;
+use oci::layer::{LayerFiles, PackOptions};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -223,14 +223,19 @@ impl Helper {
         slot.await_end().map(drop)
     }
 
-    /// Turns the upper of a container that has ended into a layer.
+    /// Turns the upper of a container that has ended, and that was on top of `below`, into a layer.
     ///
     /// # Errors
     /// [`ExecError::HelperGone`]; what goes wrong later comes as an error at the end of the stream.
-    pub fn pack_upper(&self, upper: &Path, options: &PackOptions) -> Result<LayerStream, ExecError> {
+    pub fn pack_upper(
+        &self,
+        upper: &Path,
+        options: &PackOptions,
+        below: Vec<LayerFiles>,
+    ) -> Result<LayerStream, ExecError> {
         let (tar, out) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|e| ExecError::Job { message: format!("cannot make a pipe: {e}") })?;
-        let job = Job::PackUpper { upper: upper.to_owned(), options: options.clone() };
+        let job = Job::PackUpper { upper: upper.to_owned(), options: options.clone(), below };
         let (_, slot) = self.shared.request(Op::Job(job), &[out])?;
         Ok(LayerStream { tar: File::from(tar), slot })
     }

@@ -18,6 +18,7 @@
 //! *container*: its first process is a fork of the helper that performs the steps and becomes the program.
 #![deny(unsafe_code)]
 
+pub mod binfmt;
 mod caps;
 mod cgroup;
 mod defaults;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use cache::StoreError;
-use oci::layer::{LayerPath, ViewError, WriteError};
+use oci::layer::{ClampError, LayerPath, ViewError, WriteError};
 use oci::{DiffId, Digest};
 use registry::RegistryError;
 
@@ -45,6 +45,15 @@ pub enum ExportError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A layer can't be written with other times.
+    #[error("cannot rewrite the times of layer `{layer}`")]
+    Times {
+        /// The layer.
+        layer: DiffId,
+        /// Why.
+        #[source]
+        source: ClampError,
     },
     /// The layer's tar is not in the store.
     #[error("layer `{layer}` is not in the store")]
@@ -107,7 +116,10 @@ impl ExportError {
         match self {
             Self::Registry(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::OnePlatform { .. } => Some("export with type=oci, or choose one platform".to_owned()),
+            Self::OnePlatform { .. } => Some(
+                "write an OCI layout (`build -o type=oci`, `save --format oci-archive`), or choose one platform"
+                    .to_owned(),
+            ),
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("owners and devices can only be made by root; type=tar keeps them".to_owned())
             }

@@ -5,17 +5,22 @@ use std::io::Write;
 
 use cache::{Store, StoredImage};
 use oci::ImageConfig;
-use oci::layer::{Attrs, ChainView, InodeRef, Kind, LayerPath, LayerWriter, Meta, Node};
+use oci::layer::{Attrs, ChainView, InodeRef, Kind, LayerPath, LayerWriter, Meta, Node, Time};
 
 use crate::error::ExportError;
 use crate::sink::Output;
 
 /// Writes all files of an image as a tar, owners, devices and extended attributes included. Several images go into a directory
-/// per platform (`linux_amd64/`).
+/// per platform (`linux_amd64/`). With `time`, all files have that one.
 ///
 /// # Errors
 /// See [`ExportError`].
-pub fn export_tar(store: &Store, images: &[StoredImage], output: Output<'_>) -> Result<(), ExportError> {
+pub fn export_tar(
+    store: &Store,
+    images: &[StoredImage],
+    time: Option<Time>,
+    output: Output<'_>,
+) -> Result<(), ExportError> {
     output.produce(|out| {
         let mut tar = LayerWriter::new(out);
         for image in images {
@@ -24,7 +29,7 @@ pub fn export_tar(store: &Store, images: &[StoredImage], output: Output<'_>) -> 
                 _ => platform_dir(store, image)?,
             };
             let view = store.view(&image.chain)?;
-            TarOf { view: &view, links: HashMap::new() }.write(&mut tar, &root)?;
+            TarOf { view: &view, time, links: HashMap::new() }.write(&mut tar, &root)?;
         }
         tar.finish()?;
         Ok(())
@@ -40,6 +45,8 @@ pub(crate) fn platform_dir(store: &Store, image: &StoredImage) -> Result<LayerPa
 
 struct TarOf<'a> {
     view: &'a ChainView,
+    /// Of all files, in place of their own.
+    time: Option<Time>,
     /// First path of every file with several.
     links: HashMap<InodeRef, LayerPath>,
 }
@@ -47,7 +54,8 @@ struct TarOf<'a> {
 impl TarOf<'_> {
     fn write<W: Write>(&mut self, tar: &mut LayerWriter<W>, root: &LayerPath) -> Result<(), ExportError> {
         if !root.is_root() {
-            tar.dir(root, &Attrs::new(0o755))?;
+            let mtime = self.time.unwrap_or_default();
+            tar.dir(root, &Attrs { mtime, ..Attrs::new(0o755) })?;
         }
         // An image without layers has not even a root.
         if self.view.layers().is_empty() {
@@ -82,13 +90,15 @@ impl TarOf<'_> {
             }
             self.links.insert(meta.inode, dest.clone());
         }
+        let mut attrs = meta.attrs.clone();
+        attrs.mtime = self.time.unwrap_or(attrs.mtime);
         match meta.kind {
-            Kind::Dir => tar.dir(dest, &meta.attrs)?,
-            Kind::File { size } => tar.file(dest, &meta.attrs, size, &mut self.view.open(path)?)?,
-            Kind::Symlink => tar.symlink(dest, &meta.attrs, &self.view.read_link(path)?)?,
-            Kind::Char(device) => tar.node(dest, &meta.attrs, Node::Char(device))?,
-            Kind::Block(device) => tar.node(dest, &meta.attrs, Node::Block(device))?,
-            Kind::Fifo => tar.node(dest, &meta.attrs, Node::Fifo)?,
+            Kind::Dir => tar.dir(dest, &attrs)?,
+            Kind::File { size } => tar.file(dest, &attrs, size, &mut self.view.open(path)?)?,
+            Kind::Symlink => tar.symlink(dest, &attrs, &self.view.read_link(path)?)?,
+            Kind::Char(device) => tar.node(dest, &attrs, Node::Char(device))?,
+            Kind::Block(device) => tar.node(dest, &attrs, Node::Block(device))?,
+            Kind::Fifo => tar.node(dest, &attrs, Node::Fifo)?,
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ pub enum Ownership {
 }
 
 /// Writes the files of images into `dest`, which is made if need be: modes, times and hard links as in the image. With
-/// `platform_split` each image goes into a directory of its own (`linux_amd64`).
+/// `platform_split` each image goes into a directory of its own (`linux_amd64`). With `time`, all files have that one.
 ///
 /// # Errors
 /// See [`ExportError`]; what was written stays.
@@ -35,6 +35,7 @@ pub fn export_local(
     dest: &Path,
     platform_split: bool,
     ownership: Ownership,
+    time: Option<Time>,
 ) -> Result<(), ExportError> {
     let fail = |source| ExportError::Destination { path: dest.to_owned(), source };
     fs::create_dir_all(dest).map_err(fail)?;
@@ -49,7 +50,7 @@ pub fn export_local(
             let name = platform_dir(store, image)?;
             top = directory(top.as_fd(), name.as_bytes()).map_err(|errno| file_error(&name, errno))?;
         }
-        let mut tree = Tree { view: &view, ownership, root: top.as_fd(), links: HashMap::new() };
+        let mut tree = Tree { view: &view, ownership, time, root: top.as_fd(), links: HashMap::new() };
         tree.children(top.as_fd(), &LayerPath::default())?;
     }
     Ok(())
@@ -58,6 +59,8 @@ pub fn export_local(
 struct Tree<'a> {
     view: &'a ChainView,
     ownership: Ownership,
+    /// Of all files, in place of their own.
+    time: Option<Time>,
     /// Where paths of links start.
     root: BorrowedFd<'a>,
     /// First path of every file with several.
@@ -137,13 +140,19 @@ impl Tree<'_> {
         rustix::fs::chmodat(dir, name, mode(&meta.attrs, self.ownership), AtFlags::empty())
     }
 
+    fn times(&self, attrs: &Attrs) -> Timestamps {
+        let Time { secs, nanos } = self.time.unwrap_or(attrs.mtime);
+        let time = Timespec { tv_sec: secs, tv_nsec: nanos.into() };
+        Timestamps { last_access: time, last_modification: time }
+    }
+
     /// Owner and times of what can't be opened.
     fn by_name(&self, dir: BorrowedFd<'_>, name: &[u8], attrs: &Attrs) -> Result<(), Errno> {
         if self.ownership == Ownership::Kept {
             let (uid, gid) = owner(attrs);
             rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
-        rustix::fs::utimensat(dir, name, &times(attrs.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::utimensat(dir, name, &self.times(attrs), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// Attributes of an open file or directory; the mode after the owner, whose change takes set-user-id bits off.
@@ -160,7 +169,7 @@ impl Tree<'_> {
             }
         }
         rustix::fs::fchmod(fd, mode(attrs, self.ownership))?;
-        rustix::fs::futimens(fd, &times(attrs.mtime))
+        rustix::fs::futimens(fd, &self.times(attrs))
     }
 }
 
@@ -193,9 +202,4 @@ fn mode(attrs: &Attrs, ownership: Ownership) -> Mode {
 
 fn owner(attrs: &Attrs) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(attrs.uid)), Some(Gid::from_raw(attrs.gid)))
-}
-
-fn times(mtime: Time) -> Timestamps {
-    let time = Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
 }

@@ -247,7 +247,7 @@ fn damaged_layouts_are_refused() {
 fn what_is_no_image_is_told() {
     let home = Home::new();
     let tar = home.path("files.tar");
-    export_tar(&home.store, &[image(&home.store, "amd64", "x")], Output::File(&tar)).unwrap();
+    export_tar(&home.store, &[image(&home.store, "amd64", "x")], None, Output::File(&tar)).unwrap();
     assert!(matches!(load(&home.store, Input::Path(&tar), None), Err(LoadError::Unknown)));
     fs::write(home.path("noise"), vec![7; 3000]).unwrap();
     assert!(matches!(load(&home.store, Input::Path(&home.path("noise")), None), Err(LoadError::Read { .. })));
@@ -272,7 +272,7 @@ fn local_directories_have_the_files() {
     fs::write(dest.join("own"), "mine").unwrap();
     let one = std::slice::from_ref(&built);
     for _ in 0..2 {
-        export_local(&home.store, one, &dest, false, Ownership::Caller).unwrap();
+        export_local(&home.store, one, &dest, false, Ownership::Caller, None).unwrap();
         assert_eq!(fs::read(outside.join("victim")).unwrap(), b"v");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
         assert_eq!(fs::read(dest.join("own")).unwrap(), b"mine");
@@ -287,7 +287,7 @@ fn local_directories_have_the_files() {
         assert!(meta("dir/pipe").file_type().is_fifo());
         assert!(!dest.join("dir/null").exists() && !dest.join("gone").exists());
     }
-    export_local(&home.store, one, &dest, true, Ownership::Caller).unwrap();
+    export_local(&home.store, one, &dest, true, Ownership::Caller, None).unwrap();
     assert!(dest.join("linux_amd64/dir/file").exists());
 }
 
@@ -300,7 +300,7 @@ fn root_keeps_owners_and_devices() {
     let home = Home::new();
     let built = image(&home.store, "amd64", "x");
     let dest = home.path("local");
-    export_local(&home.store, std::slice::from_ref(&built), &dest, false, Ownership::Kept).unwrap();
+    export_local(&home.store, std::slice::from_ref(&built), &dest, false, Ownership::Kept, None).unwrap();
     let setuid = fs::metadata(dest.join("setuid")).unwrap();
     assert_eq!((setuid.uid(), setuid.gid(), setuid.permissions().mode() & 0o7777), (1000, 1000, 0o4755));
     assert!(fs::metadata(dest.join("dir/null")).unwrap().file_type().is_char_device());
@@ -311,14 +311,14 @@ fn tars_of_the_files_are_the_tree() {
     let home = Home::new();
     let images = [image(&home.store, "amd64", "x"), image(&home.store, "arm64", "y")];
     let tar = home.path("files.tar");
-    export_tar(&home.store, &images[..1], Output::File(&tar)).unwrap();
+    export_tar(&home.store, &images[..1], None, Output::File(&tar)).unwrap();
     let list = run(home.dir.path(), "tar", &["-tvf", "files.tar"]);
     assert!(
         list.contains("hrw-r----- 0/0") && list.contains("crw-rw-rw- 0/0") && list.contains("-rwsr-xr-x 1000/1000"),
         "{list}"
     );
     assert!(!list.contains("gone"), "{list}");
-    export_tar(&home.store, &images, Output::File(&tar)).unwrap();
+    export_tar(&home.store, &images, None, Output::File(&tar)).unwrap();
     let list = run(home.dir.path(), "tar", &["-tf", "files.tar"]);
     assert!(list.contains("linux_amd64/dir/file") && list.contains("linux_arm64/extra"), "{list}");
 }
@@ -333,7 +333,7 @@ fn scratch_images_without_layers_work_everywhere() {
     assert_fine(&out);
     assert_eq!(load_into_new(&out).1[0].images[0].chain, []);
     export_docker(&home.store, one, &names(&["e"]), &options(Codec::GZIP), Output::File(&out)).unwrap();
-    export_tar(&home.store, one, Output::File(&out)).unwrap();
-    export_local(&home.store, one, &home.path("empty"), false, Ownership::Caller).unwrap();
+    export_tar(&home.store, one, None, Output::File(&out)).unwrap();
+    export_local(&home.store, one, &home.path("empty"), false, Ownership::Caller, None).unwrap();
     assert_eq!(fs::read_dir(home.path("empty")).unwrap().count(), 0);
 }

@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use oci::layer::{
-    Attrs, ChainView, Device, Index, Kind, LayerPath, LayerWriter, Node, Time, ingest, is_reserved_name, resolve, scan,
-    write_index,
+    Attrs, ChainView, Device, Index, Kind, LayerPath, LayerWriter, Node, Time, clamp_times, has_times_after, ingest,
+    is_reserved_name, resolve, scan, write_index,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -144,6 +144,17 @@ fn on_disk(bytes: &[u8]) -> File {
     file
 }
 
+/// A layer with no time after `latest`.
+fn clamped(tar: &[u8], index: Vec<u8>, latest: Time) -> (Vec<u8>, ChainView) {
+    let (index, tar) = (Arc::new(Index::new(index).unwrap()), Arc::new(on_disk(tar)));
+    let mut bytes = Vec::new();
+    let finished = clamp_times(&index, &tar, latest, &mut bytes).unwrap();
+    let file = on_disk(&bytes);
+    let index = Index::new(write_index(&finished.tree, &file).unwrap()).unwrap();
+    assert!(!has_times_after(&index, latest).unwrap());
+    (bytes, ChainView::new(vec![(Arc::new(index), Arc::new(file))]))
+}
+
 /// Reads everything there is to read, with bounds on what damage can make of it.
 fn read_all(view: &ChainView) -> Result<usize, Box<dyn std::error::Error>> {
     let mut count = 0;
@@ -203,6 +214,29 @@ proptest! {
             }
         }
         prop_assert_eq!(seen, model.attrs.len() + model.links.len());
+    }
+
+    #[test]
+    fn a_clamped_layer_differs_in_late_times_alone(specs in specs(), secs in -3i64..2_000_000_000) {
+        let latest = Time::from_secs(secs);
+        let (tar, index, model) = write(&specs);
+        let (bytes, view) = clamped(&tar, index, latest);
+        let mut seen = 0;
+        for item in view.walk(&LayerPath::root()).unwrap().skip(1) {
+            let (path, meta) = item.unwrap();
+            let (attrs, item) = &model.attrs[model.links.get(&path).unwrap_or(&path)];
+            prop_assert_eq!(&meta.attrs, &Attrs { mtime: attrs.mtime.min(latest), ..attrs.clone() });
+            prop_assert!(same(meta.kind, item), "{} {:?}", path, meta.kind);
+            seen += 1;
+        }
+        prop_assert_eq!(seen, model.attrs.len() + model.links.len());
+        // The layer as it would be had it been made with these times: whiteouts and opaque directories included.
+        let clamp = |spec: &Spec| Spec { attrs: Attrs { mtime: spec.attrs.mtime.min(latest), ..spec.attrs.clone() }, ..spec.clone() };
+        let (early, early_index, _) = write(&specs.iter().map(clamp).collect::<Vec<_>>());
+        let (again, _) = clamped(&early, early_index, latest);
+        prop_assert!(again == bytes, "what is written depends on what the layer shows alone");
+        let count = |tar: &[u8]| ingest(tar, std::io::sink()).unwrap().entries.len();
+        prop_assert_eq!(count(&bytes), count(&tar));
     }
 
     #[test]

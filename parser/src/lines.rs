@@ -210,7 +210,7 @@ impl<'a> LineReader<'a> {
 
     /// Takes note of a comment line, which may be a directive.
     fn comment(&mut self, line: Physical) {
-        let text = String::from_utf8_lossy(&self.source[line.start..line.end]);
+        let (text, _) = to_text(self.source[line.start..line.end].to_vec());
         let span = Span::new(line.start, line.end);
         match self.directives.offer(&text, line.start) {
             Ok(true) => return,
@@ -263,19 +263,9 @@ impl<'a> LineReader<'a> {
         }
     }
 
-    /// Makes text of bytes. Those that are not UTF-8 are reported, and replaced one by one so that offsets hold.
+    /// Makes text of bytes. Those that are not UTF-8 are reported.
     fn utf8(&mut self, bytes: Vec<u8>, pieces: &[(usize, usize)], line: usize) -> String {
-        let mut bytes = match String::from_utf8(bytes) {
-            Ok(text) => return text,
-            Err(error) => error.into_bytes(),
-        };
-        let mut at = 0;
-        let mut first_bad = None;
-        while let Err(error) = std::str::from_utf8(&bytes[at..]) {
-            at += error.valid_up_to();
-            first_bad.get_or_insert(at);
-            bytes[at] = b'?';
-        }
+        let (text, first_bad) = to_text(bytes);
         if let Some(bad) = first_bad {
             let after = pieces.partition_point(|(start, _)| *start <= bad);
             let (start, source) = pieces[after.saturating_sub(1)];
@@ -283,8 +273,24 @@ impl<'a> LineReader<'a> {
             let error = Diagnostic::error("the instruction is not valid UTF-8", Span::new(at, at + 1), line);
             self.diagnostics.push(error.with_help("save the file in UTF-8 encoding"));
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        text
     }
+}
+
+/// Makes text of bytes, with the place of the first that are not UTF-8. These are replaced one by one, so that offsets hold.
+fn to_text(bytes: Vec<u8>) -> (String, Option<usize>) {
+    let mut bytes = match String::from_utf8(bytes) {
+        Ok(text) => return (text, None),
+        Err(error) => error.into_bytes(),
+    };
+    let mut at = 0;
+    let mut first_bad = None;
+    while let Err(error) = std::str::from_utf8(&bytes[at..]) {
+        at += error.valid_up_to();
+        first_bad.get_or_insert(at);
+        bytes[at] = b'?';
+    }
+    (String::from_utf8_lossy(&bytes).into_owned(), first_bad)
 }
 
 /// How many bytes of blanks stand at the start: Unicode white space, as far as it is valid UTF-8.
@@ -362,5 +368,12 @@ mod tests {
         assert_eq!(line.text, "RUN a?b");
         assert_eq!(reader.diagnostics.len(), 1);
         assert_eq!(reader.diagnostics[0].span, Span::new(16, 17));
+    }
+
+    #[test]
+    fn places_in_comments_that_are_not_utf8() {
+        let mut reader = LineReader::new(b"# check=skip=\xff\xff\xff\n# \xff\nFROM x");
+        reader.next_line().unwrap();
+        assert_eq!(reader.directives.found.check.unwrap().span, Span::new(8, 16));
     }
 }

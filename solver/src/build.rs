@@ -16,6 +16,7 @@ use crate::check;
 use crate::error::{BuildError, OpError};
 use crate::event::{Events, How};
 use crate::files::source::Source;
+use crate::foreign;
 use crate::graph::{Graph, OpId};
 use crate::images::{ImageError, Images};
 use crate::inputs;
@@ -60,6 +61,12 @@ pub struct BuiltImage {
     pub chain: Vec<DiffId>,
     /// For what it is.
     pub platform: Platform,
+    /// How many of its layers came with the base image.
+    pub base_layers: usize,
+    /// How many entries of its history came with the base image.
+    pub base_history: usize,
+    /// SOURCE_DATE_EPOCH.
+    pub epoch: Option<Time>,
 }
 
 /// What a build came to.
@@ -114,7 +121,7 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     let id = session.store.begin_build(&build)?;
     let steps: Vec<PlannedStep> = distinct_steps(&plans);
     let targets: Vec<OpId> = plans.iter().map(|plan| plan.output.op).collect();
-    let worker = worker(session, &graph, &steps, began);
+    let worker = worker(session, &graph, &steps, &targets, began);
     let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
     let solved = solved.and_then(|values| fetch_final(&worker, &plans, &values).map(|()| values));
     let done = worker.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -142,8 +149,7 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     };
     noted?;
     saved?;
-    let epochs = requests.iter().map(|request| request.epoch);
-    let images = plans.iter().zip(epochs).map(|(plan, epoch)| assemble(&plan.output, &values, &done, epoch)).collect();
+    let images = plans.iter().map(|plan| assemble(&plan.output, &values, &done, plan.epoch)).collect();
     let mut warnings: Vec<Diagnostic> = Vec::new();
     for found in plans.iter().flat_map(|plan| &plan.warnings) {
         // Other platforms have the same text.
@@ -187,7 +193,13 @@ pub(crate) fn resolve(images: &dyn Images, missing: Vec<Missing>) -> Vec<(Missin
         .collect()
 }
 
-fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedStep], began: Instant) -> LocalWorker<'a> {
+fn worker<'a>(
+    session: &'a Session<'_>,
+    graph: &'a Graph,
+    steps: &'a [PlannedStep],
+    targets: &[OpId],
+    began: Instant,
+) -> LocalWorker<'a> {
     let mut by_op = HashMap::new();
     let mut no_cache = HashSet::new();
     for step in steps {
@@ -209,6 +221,7 @@ fn worker<'a>(session: &'a Session<'_>, graph: &'a Graph, steps: &'a [PlannedSte
         locals: &session.locals,
         steps: by_op,
         no_cache,
+        stuck: foreign::stuck(graph, targets, &executor::binfmt::support),
         past: Past::new(session.store, session.project.clone(), graph, steps),
         began,
         done: Mutex::default(),
@@ -242,7 +255,11 @@ fn failed(failure: schedule::Failure<OpError>, graph: &Graph, steps: &[PlannedSt
     let all = || steps.iter().chain(plans.iter().flat_map(|plan| &plan.steps));
     let of = |op: OpId| all().find(|step| step.op == Some(op) || step.also.contains(&op));
     // A download or a repository is no step; the one that copies from it is.
-    let step = of(failure.op).or_else(|| graph.users(failure.op).find_map(of));
+    let op = match failure.error {
+        OpError::Foreign { run, .. } => run,
+        _ => failure.op,
+    };
+    let step = of(op).or_else(|| graph.users(op).find_map(of));
     BuildError::Step { step: step.cloned().map(Box::new), error: failure.error }
 }
 
@@ -337,20 +354,28 @@ fn assemble(
         Some(value) => value.chain().layers.to_vec(),
         None => Vec::new(),
     };
-    let epoch = epoch.and_then(|time| jiff::Timestamp::new(time.secs, 0).ok()).map(|time| time.to_string());
-    let mut time = epoch.clone().or_else(|| output.base_created.clone());
+    let text = epoch.and_then(|time| jiff::Timestamp::new(time.secs, 0).ok()).map(|time| time.to_string());
+    let mut time = text.clone().or_else(|| output.base_created.clone());
     let mut config = output.config.clone();
     for entry in &output.history {
         let made = match entry {
             PlannedHistory::Own { op: Some(op), .. } => done.get(op).map(|done| rfc3339(done.created)),
             _ => None,
         };
-        time = epoch.clone().or(made).or(time);
+        time = text.clone().or(made).or(time);
         config.history.push(history(entry, &config.author, time.as_deref()));
     }
     config.created = time;
     config.rootfs = RootFs { diff_ids: chain.clone(), ..RootFs::default() };
-    BuiltImage { config, chain, platform: output.platform.clone() }
+    let inherited = |entry: &&PlannedHistory| matches!(entry, PlannedHistory::Inherited(_));
+    BuiltImage {
+        config,
+        chain,
+        platform: output.platform.clone(),
+        base_layers: output.base_layers,
+        base_history: output.history.iter().take_while(inherited).count(),
+        epoch,
+    }
 }
 
 fn rfc3339(time: Timestamp) -> String {

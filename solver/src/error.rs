@@ -1,5 +1,7 @@
 //! Why a build failed. Messages are for people and name no path of the store; advice is apart from them.
 
+use std::path::PathBuf;
+
 use cache::StoreError;
 use executor::{ExecError, Exit};
 use oci::DiffId;
@@ -10,6 +12,7 @@ use crate::files::select::SelectError;
 use crate::files::source::SourceError;
 use crate::files::staging::StagingError;
 use crate::files::write::WriteError;
+use crate::graph::OpId;
 use crate::images::ImageError;
 use crate::ops::remote::RemoteError;
 use crate::plan::{PlanError, PlannedStep};
@@ -90,6 +93,24 @@ pub enum OpError {
     /// The container could not be run.
     #[error(transparent)]
     Exec(#[from] ExecError),
+    /// A step is for a platform whose programs don't run here.
+    #[error("programs for {platform} can't be run on this machine: no handler for them is registered with the kernel")]
+    Foreign {
+        /// The RUN; the op that fails may be one that leads to it.
+        run: OpId,
+        /// Its platform.
+        platform: String,
+    },
+    /// The programs of a platform are interpreted by a program that the container would need to have.
+    #[error("the handler `{handler}` for {platform} looks for `{}` in the container, which does not have it", interpreter.display())]
+    Interpreter {
+        /// The step's platform.
+        platform: String,
+        /// Name of the handler.
+        handler: String,
+        /// The interpreter.
+        interpreter: PathBuf,
+    },
     /// A base image can't be had.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -154,6 +175,15 @@ impl OpError {
             Self::Exit { disk_full: true, .. } => {
                 Some("the disk of the store is full; `rbuild prune` frees what nothing uses".to_owned())
             }
+            Self::Foreign { .. } => Some(
+                "install QEMU with its handlers (Debian: qemu-user-static and binfmt-support), or let the stage run \
+                 natively (FROM --platform=$BUILDPLATFORM) and compile for the target"
+                    .to_owned(),
+            ),
+            Self::Interpreter { .. } => Some(
+                "register the handler with the flag F (fix binary): the kernel keeps the interpreter open then"
+                    .to_owned(),
+            ),
             Self::Image(error) => error.hint.clone(),
             Self::Remote(error) => error.hint(),
             Self::Exec(error) => error.hint(),

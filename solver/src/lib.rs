@@ -19,6 +19,7 @@ mod event;
 pub mod explain;
 pub mod filelists;
 pub mod files;
+mod foreign;
 mod graph;
 pub mod history;
 mod images;

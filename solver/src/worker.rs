@@ -18,6 +18,7 @@ use crate::event::{Event, Events, How, Stream, VertexId};
 use crate::explain::Reason;
 use crate::files::reuse::Reuse;
 use crate::files::source::Source;
+use crate::foreign::Stuck;
 use crate::graph::{Graph, OpId};
 use crate::images::{Images, Transfer};
 use crate::key::Manifest;
@@ -112,6 +113,8 @@ pub(crate) struct LocalWorker<'a> {
     pub(crate) steps: HashMap<OpId, &'a PlannedStep>,
     /// Ops that are not to be looked up.
     pub(crate) no_cache: HashSet<OpId>,
+    /// Ops that are not worth any work, because what they are for can't run here.
+    pub(crate) stuck: HashMap<OpId, Stuck>,
     pub(crate) past: Past<'a>,
     pub(crate) began: Instant,
     pub(crate) done: Mutex<HashMap<OpId, Done>>,
@@ -249,6 +252,9 @@ impl LocalWorker<'_> {
         let guard = self.own(&step, &key)?;
         if look_up && let Some(record) = self.fresh_record(&key, step.id)? {
             return Ok(self.hit(&step, started, record));
+        }
+        if let Some(stuck) = self.stuck.get(&step.id) {
+            return Err(stuck.error());
         }
         let reason = self.reason(&step, &key, look_up)?;
         (self.events)(Event::Missed { vertex: vertex(step.id), reason: reason.clone() });

@@ -177,12 +177,12 @@ pub(crate) fn inspect(args: &InspectArgs, context: &Context) -> Result<ExitCode,
 
 fn image_json(store: &Store, id: oci::Digest) -> Result<serde_json::Value, CommandError> {
     let config = store.image_config(&id)?;
-    let names: Vec<String> = store
-        .names()?
-        .into_iter()
-        .filter(|(_, target)| *target == Target::Image(id))
-        .map(|(name, _)| name.familiar())
-        .collect();
+    let mut names: Vec<String> = Vec::new();
+    for (name, target) in store.names()? {
+        if store.images_of(&target)?.contains(&id) {
+            names.push(name.familiar());
+        }
+    }
     let mut bytes = 0;
     for layer in &config.rootfs.diff_ids {
         bytes += store.layer_size(layer)?.unwrap_or(0);

@@ -1,7 +1,7 @@
 //! One build: what each instruction does to the image, and what RUN finds around it.
 
 use crate::on_both_backends;
-use crate::support::TestSpace;
+use crate::support::{Output, TestSpace};
 
 on_both_backends![
     an_image_is_built_and_runs,
@@ -12,6 +12,7 @@ on_both_backends![
     heredocs_run_and_copy,
     build_arguments_reach_run,
     deletions_and_replacements_are_layers,
+    what_was_not_changed_is_in_no_layer,
     hard_links_and_capabilities_of_a_run_survive,
     run_is_confined,
     a_step_reaches_its_own_network_only,
@@ -31,6 +32,36 @@ fn an_image_is_built_and_runs(space: &TestSpace) {
     let report = space.build(&[]);
     assert_eq!(report.caches(&[2, 3]), ["miss", "miss"]);
     assert_eq!(space.ok(&["run", "--rm", "--network", "none", "image:latest"]), "built\nhello\n");
+}
+
+/// Names in the last layer of `image:latest`.
+fn last_layer(space: &TestSpace) -> Vec<String> {
+    space.ok(&["build", "-q", "-o", "type=oci,tar=false,compression=uncompressed,dest=layout", "ctx"]);
+    let layer = space.inspect("image")["RootFS"]["Layers"].as_array().unwrap().last().unwrap().clone();
+    let blob = format!("layout/blobs/sha256/{}", layer.as_str().unwrap().trim_start_matches("sha256:"));
+    let list = Output::of(space.program("tar", &["-tf", &blob])).text();
+    list.lines().map(str::to_owned).collect()
+}
+
+fn what_was_not_changed_is_in_no_layer(space: &TestSpace) {
+    space.dockerfile(
+        "FROM busybox\nRUN mkdir /d && echo y > /d/e && ln -s e /d/s && chmod 640 /d/e && chown 1000 /d/e\n\
+         RUN ln /d/e /f && chown -h 0 /d/s && chmod 755 /d && ln /etc/passwd /etc/passwd.bak && : >> /etc/group\n",
+    );
+    space.build(&[]);
+    assert_eq!(last_layer(space), ["f", "etc/", "etc/passwd.bak"]);
+    let listing = space.shell("stat -c '%n %a %u %h' /d/e /f /d/s; cat /f; cmp /etc/passwd /etc/passwd.bak");
+    assert_eq!(listing, "/d/e 640 1000 1\n/f 640 1000 1\n/d/s 777 0 1\ny\n");
+    // Whiteouts, and what replaces them, are changes.
+    space.dockerfile(
+        "FROM busybox\nRUN mkdir /d && touch /d/a /d/b && chown -R 0:0 /etc\nRUN rm /d/a && chown -R 0:0 /d /etc\n",
+    );
+    space.build(&[]);
+    assert_eq!(last_layer(space), ["d/", "d/.wh.a"]);
+    assert_eq!(space.shell("ls /d"), "b\n");
+    space.dockerfile("FROM busybox\nRUN chown -R 0:0 /etc /bin/sh && true > /dev/null\n");
+    space.build(&[]);
+    assert_eq!(last_layer(space), [""; 0]);
 }
 
 fn run_sees_the_layers_below_and_leaves_its_own(space: &TestSpace) {

@@ -8,11 +8,13 @@ mod support;
 
 mod build;
 mod crash;
+mod epoch;
 mod error_cases;
 mod errors;
 mod export;
 mod history;
 mod images;
+mod platforms;
 mod rebuild;
 mod registry;
 mod remote;

@@ -28,7 +28,7 @@ fn packed(f: &Fixture) -> Vec<u8> {
     let upper = spec.rootfs.upper.clone().unwrap().upper;
     assert!(f.run(spec).exit.success());
     let mut tar = Vec::new();
-    f.helper.pack_upper(&upper, &PackOptions::default()).unwrap().read_to_end(&mut tar).unwrap();
+    f.helper.pack_upper(&upper, &PackOptions::default(), Vec::new()).unwrap().read_to_end(&mut tar).unwrap();
     tar
 }
 
@@ -59,7 +59,7 @@ fn a_layer_becomes_a_directory() {
 
 fn failures_are_told() {
     let f = Fixture::new();
-    let mut stream = f.helper.pack_upper(&f.path("nowhere"), &PackOptions::default()).unwrap();
+    let mut stream = f.helper.pack_upper(&f.path("nowhere"), &PackOptions::default(), Vec::new()).unwrap();
     let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("No such file"), "{error}");
     let error = f.helper.unpack(&f.path("nowhere"), &f.path("nowhere"), &f.path("dest")).unwrap_err();

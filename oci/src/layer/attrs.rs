@@ -111,6 +111,14 @@ impl OverlayXattr {
         }
     }
 
+    /// Marks a directory that has, or had, entries copied up from below (kernel, `ovl_set_impure`).
+    pub(super) const fn impure(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.impure",
+            Self::User => "user.overlay.impure",
+        }
+    }
+
     pub(super) const fn origin(self) -> &'static str {
         match self {
             Self::Trusted => "trusted.overlay.origin",

@@ -11,6 +11,9 @@ use rustix::io::Errno;
 /// Edges are moved outwards to multiples of this, as [`super::LayerWriter::sparse_file`] wants them.
 const ALIGN: u64 = 512;
 
+/// Bytes of holes from which on a file is written as a sparse one, which not every reader of tars knows.
+pub(super) const WORTHWHILE_HOLES: u64 = 4 << 20;
+
 /// The parts of a file of `size` bytes that hold data, in order and apart from each other (lseek(2), `SEEK_DATA`).
 pub(super) fn regions(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
     let mut regions: Vec<Range<u64>> = Vec::new();

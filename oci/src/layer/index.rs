@@ -318,6 +318,10 @@ impl Inode {
         self.nlink
     }
 
+    pub(super) fn mtime(&self) -> Time {
+        self.mtime
+    }
+
     pub(super) fn is_dir(&self) -> bool {
         self.mode & S_IFMT == 0o040_000
     }

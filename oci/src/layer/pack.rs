@@ -1,24 +1,22 @@
 //! Turns the upper directory of an overlay into a layer tar: what a RUN changed.
-//! Reads the directory as it is on disk, unmounted; knows nothing of the layers below it.
+//! Reads the directory as it is on disk, unmounted; what was only copied up from below is told by `unchanged`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use serde::{Deserialize, Serialize};
 
 use super::at::{self, Target};
-use super::attrs::{Attrs, Device, OverlayXattr, Time};
+use super::attrs::{Attrs, Device, Kind, OverlayXattr, Time};
 use super::entry::is_reserved_name;
-use super::holes;
+use super::holes::{self, WORTHWHILE_HOLES};
 use super::path::{LayerPath, PathError};
 use super::sparse::MAX_REGIONS;
+use super::unchanged::{Below, CompareError, OpenBelow};
 use super::writer::{Finished, LayerWriter, Node, WriteError};
-
-/// Bytes of holes from which on a file is written as a sparse one, which not every reader of tars knows.
-const WORTHWHILE_HOLES: u64 = 4 << 20;
 
 /// What to leave out of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +44,13 @@ pub enum PackError {
         #[from]
         source: PathError,
     },
+    /// A file cannot be compared with what lies below.
+    #[error("cannot compare the container's changes with what lies below")]
+    Compare {
+        /// The cause.
+        #[from]
+        source: CompareError,
+    },
     /// The layer cannot be written.
     #[error("cannot write the layer")]
     Write {
@@ -59,6 +64,9 @@ pub enum PackError {
 /// opaque directories marked, hard links kept, sockets and the attributes of overlayfs left out. The directory itself
 /// has no entry.
 ///
+/// Left out is also what was copied up and is still what lies `below`: a write that changed nothing, or a file that got
+/// one more name. The new name is a file of its own then, because links don't lead out of a layer.
+///
 /// Names that begin with `.wh.` are left out too: as entries of a tar they would mean something else.
 ///
 /// # Errors
@@ -68,9 +76,12 @@ pub fn pack_upper(
     xattr: OverlayXattr,
     out: impl Write,
     options: &PackOptions,
+    below: OpenBelow<'_>,
 ) -> Result<Finished, PackError> {
-    let mut packer = Packer { upper, xattr, options, links: HashMap::new(), writer: LayerWriter::new(out) };
-    let mut todo = vec![LayerPath::root()];
+    let below = Below::new(below);
+    let (links, unwritten) = (HashMap::new(), HashMap::new());
+    let mut packer = Packer { upper, xattr, options, below, links, unwritten, writer: LayerWriter::new(out) };
+    let mut todo = vec![Dir { path: LayerPath::root(), is_merged: true, may_be_copy: false }];
     while let Some(dir) = todo.pop() {
         let mut below = packer.dir(&dir)?;
         below.reverse();
@@ -83,9 +94,31 @@ struct Packer<'a, W: Write> {
     upper: BorrowedFd<'a>,
     xattr: OverlayXattr,
     options: &'a PackOptions,
-    /// First path of every inode that has several names, by device and number.
+    below: Below<'a>,
+    /// First path of every written inode that has several names, by device and number.
     links: HashMap<(u64, u64), LayerPath>,
+    /// Unchanged directories, which are written when something in them is.
+    unwritten: HashMap<LayerPath, Attrs>,
     writer: LayerWriter<W>,
+}
+
+/// A directory of the upper.
+struct Dir {
+    path: LayerPath,
+    /// What lies below shows through the directory that holds this one.
+    is_merged: bool,
+    /// It may have been copied up.
+    may_be_copy: bool,
+}
+
+/// A name in a directory of the upper that is no directory.
+struct Entry<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a [u8],
+    path: &'a LayerPath,
+    stat: Stat,
+    /// It may have been copied up.
+    may_be_copy: bool,
 }
 
 fn unreadable<E: Into<io::Error>>(path: &LayerPath) -> impl FnOnce(E) -> PackError {
@@ -94,13 +127,23 @@ fn unreadable<E: Into<io::Error>>(path: &LayerPath) -> impl FnOnce(E) -> PackErr
 
 impl<W: Write> Packer<'_, W> {
     /// Writes a directory and its entries but for those that are directories, which it returns in order.
-    fn dir(&mut self, path: &LayerPath) -> Result<Vec<LayerPath>, PackError> {
+    fn dir(&mut self, dir: &Dir) -> Result<Vec<Dir>, PackError> {
+        let path = &dir.path;
         let fd = at::open_dir(self.upper, path).map_err(unreadable(path))?;
+        let stat = fs::fstat(&fd).map_err(unreadable(path))?;
+        let attrs = attrs(&stat, Target::Open(fd.as_fd()), path)?;
+        let is_marked = |name: &str| attrs.xattrs.get(name.as_bytes()).is_some_and(|value| value == b"y");
+        let is_opaque = is_marked(self.xattr.opaque());
+        // Overlayfs marks a directory before it copies anything up into it.
+        let is_merged = dir.is_merged && !is_opaque;
+        let may_be_copy = is_merged && is_marked(self.xattr.impure());
         if !path.is_root() {
-            let stat = fs::fstat(&fd).map_err(unreadable(path))?;
-            let attrs = attrs(&stat, Target::Open(fd.as_fd()), path)?;
-            self.writer.dir(path, &attrs)?;
-            if attrs.xattrs.get(self.xattr.opaque().as_bytes()).is_some_and(|value| value == b"y") {
+            let is_unchanged = dir.may_be_copy && !is_opaque && self.below.has(path, Kind::Dir, &attrs)?;
+            self.unwritten.insert(path.clone(), attrs);
+            if !is_unchanged {
+                self.write_dir(path)?;
+            }
+            if is_opaque {
                 self.writer.opaque(path)?;
             }
         }
@@ -113,63 +156,99 @@ impl<W: Write> Packer<'_, W> {
             }
             let stat = fs::statat(&fd, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(unreadable(&path))?;
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                below.push(path);
+                below.push(Dir { path, is_merged, may_be_copy });
             } else {
-                self.entry(fd.as_fd(), &name, &path, &stat)?;
+                self.entry(&Entry { dir: fd.as_fd(), name: &name, path: &path, stat, may_be_copy })?;
             }
         }
         Ok(below)
     }
 
-    fn entry(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &LayerPath, stat: &Stat) -> Result<(), PackError> {
-        let file_type = FileType::from_raw_mode(stat.st_mode);
-        let device = Device { major: fs::major(stat.st_rdev), minor: fs::minor(stat.st_rdev) };
-        if (file_type, device) == (FileType::CharacterDevice, Device::WHITEOUT) {
-            return Ok(self.writer.whiteout(path)?);
+    /// Writes a directory and those above it, as far as they are not written yet.
+    fn write_dir(&mut self, path: &LayerPath) -> Result<(), PackError> {
+        let Some(attrs) = self.unwritten.remove(path) else { return Ok(()) };
+        if let Some(parent) = path.parent() {
+            self.write_dir(&parent)?;
         }
-        // Nothing that a program left listening survives in an image.
-        if file_type == FileType::Socket {
+        Ok(self.writer.dir(path, &attrs)?)
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>) -> Result<(), PackError> {
+        let Entry { dir, name, path, stat, may_be_copy } = entry;
+        let device = Device { major: fs::major(stat.st_rdev), minor: fs::minor(stat.st_rdev) };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => self.file(entry),
+            FileType::Symlink => {
+                let target = fs::readlinkat(dir, *name, Vec::new()).map_err(unreadable(path))?;
+                let attrs = attrs(stat, Target::Entry(*dir, name), path)?;
+                if *may_be_copy && self.below.has_symlink(path, &attrs, target.as_bytes())? {
+                    return Ok(());
+                }
+                self.once(entry, |writer| writer.symlink(path, &attrs, target.as_bytes()))
+            }
+            FileType::CharacterDevice if device == Device::WHITEOUT => {
+                self.write_dir(&path.parent().unwrap_or_default())?;
+                Ok(self.writer.whiteout(path)?)
+            }
+            FileType::CharacterDevice => self.node(entry, Kind::Char(device), Node::Char(device)),
+            FileType::BlockDevice => self.node(entry, Kind::Block(device), Node::Block(device)),
+            FileType::Fifo => self.node(entry, Kind::Fifo, Node::Fifo),
+            // Nothing that a program left listening survives in an image; directories are handled before.
+            _ => Ok(()),
+        }
+    }
+
+    fn node(&mut self, entry: &Entry<'_>, kind: Kind, node: Node) -> Result<(), PackError> {
+        let path = entry.path;
+        let attrs = attrs(&entry.stat, Target::Entry(entry.dir, entry.name), path)?;
+        if entry.may_be_copy && self.below.has(path, kind, &attrs)? {
             return Ok(());
         }
+        self.once(entry, |writer| writer.node(path, &attrs, node))
+    }
+
+    /// Writes an entry by `write`, or as a link when its inode was written under another name.
+    fn once(
+        &mut self,
+        entry: &Entry<'_>,
+        write: impl FnOnce(&mut LayerWriter<W>) -> Result<(), WriteError>,
+    ) -> Result<(), PackError> {
+        let Entry { path, stat, .. } = entry;
+        self.write_dir(&path.parent().unwrap_or_default())?;
         if stat.st_nlink > 1 {
             let id = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&id) {
                 return Ok(self.writer.hardlink(path, first)?);
             }
-            self.links.insert(id, path.clone());
+            self.links.insert(id, (*path).clone());
         }
-        let target = Target::Entry(dir, name);
-        match file_type {
-            FileType::RegularFile => self.file(dir, name, path)?,
-            FileType::Symlink => {
-                let link = fs::readlinkat(dir, name, Vec::new()).map_err(unreadable(path))?;
-                self.writer.symlink(path, &attrs(stat, target, path)?, link.as_bytes())?;
-            }
-            FileType::CharacterDevice => self.writer.node(path, &attrs(stat, target, path)?, Node::Char(device))?,
-            FileType::BlockDevice => self.writer.node(path, &attrs(stat, target, path)?, Node::Block(device))?,
-            FileType::Fifo => self.writer.node(path, &attrs(stat, target, path)?, Node::Fifo)?,
-            // Directories and sockets are handled before.
-            _ => {}
-        }
-        Ok(())
+        Ok(write(&mut self.writer)?)
     }
 
-    fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &LayerPath) -> Result<(), PackError> {
+    fn file(&mut self, entry: &Entry<'_>) -> Result<(), PackError> {
+        let path = entry.path;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = fs::openat(dir, name, flags, Mode::empty()).map_err(unreadable(path))?;
+        let fd = fs::openat(entry.dir, entry.name, flags, Mode::empty()).map_err(unreadable(path))?;
         let stat = fs::fstat(&fd).map_err(unreadable(path))?;
         let attrs = attrs(&stat, Target::Open(fd.as_fd()), path)?;
         let size = u64::try_from(stat.st_size).unwrap_or_default();
         let mut file = File::from(fd);
-        // Writers of login records and disk images leave holes of many gigabytes.
-        if size.saturating_sub(stat.st_blocks.cast_unsigned() * 512) > WORTHWHILE_HOLES {
-            let regions = holes::regions(&file, size).map_err(unreadable(path))?;
-            if regions.len() < MAX_REGIONS {
-                let mut data = holes::Regions::new(&file, &regions);
-                return Ok(self.writer.sparse_file(path, &attrs, size, &regions, &mut data)?);
+        if entry.may_be_copy {
+            if self.below.has_file(path, &attrs, size, &mut file)? {
+                return Ok(());
             }
+            file.rewind().map_err(unreadable(path))?;
         }
-        Ok(self.writer.file(path, &attrs, size, &mut file)?)
+        // Writers of login records and disk images leave holes of many gigabytes.
+        let mut regions = Vec::new();
+        let has_holes = size.saturating_sub(stat.st_blocks.cast_unsigned() * 512) > WORTHWHILE_HOLES;
+        if has_holes {
+            regions = holes::regions(&file, size).map_err(unreadable(path))?;
+        }
+        self.once(entry, |writer| match has_holes && regions.len() < MAX_REGIONS {
+            true => writer.sparse_file(path, &attrs, size, &regions, &mut holes::Regions::new(&file, &regions)),
+            false => writer.file(path, &attrs, size, &mut file),
+        })
     }
 }
 

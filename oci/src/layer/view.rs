@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::attrs::{Attrs, Kind, OverlayXattr};
 use super::file_reader::FileReader;
 use super::index::{Index, IndexError, Inode, Place};
+use super::lower::LayerFiles;
 use super::path::{LayerPath, PathError};
 use super::steps::{Step, Steps};
 use super::tree::Source;
@@ -123,6 +124,18 @@ impl ChainView {
     /// A chain of layers, each an index and its tar, lowest first. An empty chain is an empty root directory.
     pub fn new(layers: Vec<(Arc<Index>, Arc<File>)>) -> Self {
         Self { layers }
+    }
+
+    /// Opens a chain of layers, lowest first.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or an index is none of ours.
+    pub fn from_files(layers: &[LayerFiles]) -> io::Result<Self> {
+        let open = |files: &LayerFiles| {
+            let index = Index::new(std::fs::read(&files.index)?).map_err(io::Error::other)?;
+            Ok((Arc::new(index), Arc::new(File::open(&files.tar)?)))
+        };
+        layers.iter().map(open).collect::<io::Result<_>>().map(Self::new)
     }
 
     /// The layers, lowest first.

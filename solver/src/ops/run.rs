@@ -16,7 +16,7 @@ use crate::key::Manifest;
 use crate::worker::{Chain, LocalWorker, Step, Value, vertex};
 
 /// A command in a container. Inputs: the chain it runs on, then the trees that its mounts name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct RunOp {
     /// Program and arguments.
     pub args: Vec<String>,

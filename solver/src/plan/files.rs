@@ -108,7 +108,7 @@ impl Stage {
             chmod,
             link: files.link,
             unpack: plan.unpack,
-            epoch: lowering.request.epoch,
+            epoch: lowering.epoch,
         };
         let inputs = [vec![self.op], plan.inputs].concat();
         Ok(lowering.graph.add(OpKind::Copy(op), inputs))

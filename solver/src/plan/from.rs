@@ -168,7 +168,7 @@ impl Lowering<'_> {
             chmod: None,
             link: false,
             unpack: Unpack::Never,
-            epoch: self.request.epoch,
+            epoch: self.epoch,
         };
         self.graph.add(OpKind::Copy(op), vec![scratch, tree])
     }
@@ -180,7 +180,15 @@ impl Lowering<'_> {
         set_default_path(&mut config);
         let op = self.graph.add(OpKind::Image(ImageOp::scratch()), vec![]);
         let scope = Scope::from_env(&config.config.env);
-        StageOutput { op, config, history: Vec::new(), platform: platform.clone(), scope, base_created: None }
+        StageOutput {
+            op,
+            config,
+            history: Vec::new(),
+            platform: platform.clone(),
+            scope,
+            base_created: None,
+            base_layers: 0,
+        }
     }
 
     fn start_from_base(&mut self, base: &Base, platform: &Platform) -> StageOutput {
@@ -193,7 +201,7 @@ impl Lowering<'_> {
         set_platform(&mut config, &platform);
         set_default_path(&mut config);
         let scope = Scope::from_env(&config.config.env);
-        StageOutput { op, config, history, platform, scope, base_created }
+        StageOutput { op, config, history, platform, scope, base_created, base_layers: base.chain.len() }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use oci::layer::Time;
 use oci::{ImageConfig, Platform};
 use parser::expand::VarsUsed;
 use parser::stages::{StageRef, resolve_from, resolve_mount_from, resolve_stage_ref};
@@ -15,6 +16,8 @@ use super::{
 };
 use crate::graph::{Graph, OpId};
 
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// The state of one lowering.
 #[derive(Debug)]
 pub(crate) struct Lowering<'a> {
@@ -22,6 +25,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) dockerfile: &'a Dockerfile,
     pub(crate) graph: &'a mut Graph,
     pub(crate) globals: GlobalArgs,
+    /// SOURCE_DATE_EPOCH: as the user gave it, or the default of a global ARG.
+    pub(crate) epoch: Option<Time>,
     pub(crate) steps: Vec<PlannedStep>,
     /// Ops made on behalf of the instruction that is being lowered.
     pub(crate) also: Vec<OpId>,
@@ -60,7 +65,8 @@ pub fn lower(
     let skipped = skipped.map(parser::Stage::display_name).collect();
     let mut steps = lowering.steps;
     steps.sort_by_key(|step| step.stage_index);
-    Ok(Lowered::Plan(Box::new(Plan { output, steps, skipped, warnings: lowering.warnings })))
+    let (warnings, epoch) = (lowering.warnings, lowering.epoch);
+    Ok(Lowered::Plan(Box::new(Plan { output, steps, skipped, warnings, epoch })))
 }
 
 /// Lowers for the linter alone.
@@ -120,6 +126,15 @@ fn predefined(dockerfile: &Dockerfile, request: &Request, target: usize) -> BTre
     values
 }
 
+/// The value of a global `ARG SOURCE_DATE_EPOCH=…`.
+fn default_epoch(text: &str) -> Result<Option<Time>, String> {
+    match text.parse() {
+        _ if text.is_empty() => Ok(None),
+        Ok(secs) => Ok(Some(Time::from_secs(secs))),
+        Err(_) => Err(format!("{EPOCH} `{text}` is not a number of seconds")),
+    }
+}
+
 impl<'a> Lowering<'a> {
     pub(crate) fn new(
         dockerfile: &'a Dockerfile,
@@ -133,6 +148,7 @@ impl<'a> Lowering<'a> {
             dockerfile,
             graph,
             globals: GlobalArgs::new(predefined(dockerfile, request, target)),
+            epoch: request.epoch,
             steps: Vec::new(),
             also: Vec::new(),
             used_stages: Vec::new(),
@@ -154,6 +170,9 @@ impl<'a> Lowering<'a> {
                     None => None,
                 };
                 let given = self.request.build_args.get(&name).cloned();
+                if let (EPOCH, None, Some(text)) = (&*name, &given, &default) {
+                    self.epoch = default_epoch(text).map_err(|message| place.error(message, instruction.span))?;
+                }
                 self.globals.declare(&name, given.or(default));
             }
         }

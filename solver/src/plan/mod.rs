@@ -210,6 +210,8 @@ pub struct Plan {
     pub skipped: Vec<String>,
     /// Lint warnings that only lowering can find.
     pub warnings: Vec<Diagnostic>,
+    /// SOURCE_DATE_EPOCH, be it the default of a global ARG.
+    pub epoch: Option<Time>,
 }
 
 /// The result of a stage.
@@ -227,6 +229,8 @@ pub struct StageOutput {
     pub scope: scope::Scope,
     /// When the base image was made.
     pub base_created: Option<String>,
+    /// How many of its layers are the base image's.
+    pub base_layers: usize,
 }
 
 impl Eq for StageOutput {}

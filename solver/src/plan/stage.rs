@@ -31,6 +31,7 @@ pub(crate) struct Stage {
     pub(crate) platform: Platform,
     pub(crate) base_name: String,
     base_created: Option<String>,
+    base_layers: usize,
     /// CMD was set in this stage, so ENTRYPOINT leaves it alone.
     cmd_is_set: bool,
     /// Instructions so far, for the numbers in progress names.
@@ -80,6 +81,7 @@ impl Stage {
             history: start.history,
             platform: start.platform,
             base_created: start.base_created,
+            base_layers: start.base_layers,
             base_name: String::new(),
             cmd_is_set: false,
             steps_done: 1,
@@ -96,6 +98,7 @@ impl Stage {
             platform: self.platform,
             scope: self.scope,
             base_created: self.base_created,
+            base_layers: self.base_layers,
         }
     }
 
@@ -374,7 +377,7 @@ impl Stage {
             self.record(lowering, place, text, created_by, None);
             return Ok(());
         }
-        let mkdir = MkdirOp { path, user: self.config.config.user.clone(), epoch: lowering.request.epoch };
+        let mkdir = MkdirOp { path, user: self.config.config.user.clone(), epoch: lowering.epoch };
         let op = lowering.graph.add(OpKind::Mkdir(mkdir), vec![self.op]);
         self.layer(lowering, place, text, created_by, op);
         Ok(())

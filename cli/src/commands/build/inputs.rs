@@ -307,13 +307,8 @@ fn insert_argument(values: &mut BTreeMap<String, String>, text: &str) {
 }
 
 fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<Time>, CommandError> {
-    match build_args.get("SOURCE_DATE_EPOCH").map(String::as_str) {
-        None | Some("") => Ok(None),
-        Some(text) => match text.parse::<i64>() {
-            Ok(secs) => Ok(Some(Time { secs, nanos: 0 })),
-            Err(_) => Err(CommandError::input(format!("SOURCE_DATE_EPOCH `{text}` is not a number of seconds"))),
-        },
-    }
+    let text = build_args.get("SOURCE_DATE_EPOCH").map_or("", String::as_str);
+    super::result::parse_epoch(text).map_err(CommandError::input)
 }
 
 fn platforms(texts: &[String]) -> Result<Vec<Platform>, CommandError> {

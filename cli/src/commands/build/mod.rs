@@ -4,6 +4,7 @@ mod images;
 mod inputs;
 mod output;
 mod remote;
+mod result;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
@@ -29,6 +30,7 @@ use images::StoreImages;
 use inputs::Inputs;
 pub(super) use inputs::project_of;
 use output::Outputs;
+use result::Results;
 
 pub(crate) use output::with_file_or_stdout;
 
@@ -130,7 +132,8 @@ fn finish(
     mut built: Built,
 ) -> Result<(), CommandError> {
     let store = context.store()?;
-    let stored = output::store_images(&store, &built.images)?;
+    let results = Results::new(&store, &built.images)?;
+    let stored = outputs.store(&results)?;
     let names = if outputs.keeps_in_store() { inputs.tags.clone() } else { Vec::new() };
     for name in &names {
         store.set_name(name, stored.target)?;
@@ -144,7 +147,7 @@ fn finish(
     if let Some(path) = &args.report {
         report_file::write(path, &mut built.report, &store)?;
     }
-    outputs.write(args, context, &store, &stored, &inputs.tags)?;
+    outputs.write(args, context, &results, &inputs.tags)?;
     store.flush()?;
     if let Some(path) = &args.iidfile {
         write_file(path, id.as_bytes())?;

@@ -3,20 +3,26 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use cache::{Store, StoredImage, Target, Timestamp};
-use exporter::{ImageOptions, Output, Ownership};
-use oci::{Descriptor, ImageIndex, Reference, media_type};
-use solver::BuiltImage;
+use exporter::{ImageOptions, Ownership};
+use oci::Reference;
 
 use crate::args::BuildArgs;
 use crate::context::Context;
 use crate::report::CommandError;
 
+use super::result::{Results, Stored, Times, parse_epoch};
+
 /// The places a result goes to.
 #[derive(Debug)]
 pub(super) struct Outputs {
-    places: Vec<Place>,
+    places: Vec<Output>,
     keep: bool,
+}
+
+#[derive(Debug)]
+struct Output {
+    place: Place,
+    times: Times,
 }
 
 #[derive(Debug)]
@@ -41,21 +47,22 @@ enum Dest {
 impl Outputs {
     /// Reads the flags.
     pub(super) fn parse(args: &BuildArgs) -> Result<Self, CommandError> {
-        let mut places = args.output.iter().map(|text| place(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut places = args.output.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>, _>>()?;
         if args.push {
-            places.push(Place::Registry { options: ImageOptions::default(), name: None });
+            let place = Place::Registry { options: ImageOptions::default(), name: None };
+            places.push(Output { place, times: Times::default() });
         }
-        let needs_name = |place: &Place| matches!(place, Place::Registry { name: None, .. });
-        if args.tag.is_empty() && places.iter().any(needs_name) {
+        let any = |wanted: fn(&Place) -> bool| places.iter().any(|output| wanted(&output.place));
+        if args.tag.is_empty() && any(|place| matches!(place, Place::Registry { name: None, .. })) {
             return Err(CommandError::input("tag is needed when pushing to registry").hint("name the image with -t"));
         }
         if args.iidfile.is_some()
-            && places.iter().any(|p| matches!(p, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly))
+            && any(|place| matches!(place, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly))
         {
             return Err(CommandError::input("--iidfile has no meaning with an output that is no image"));
         }
-        let named = |place: &Place| matches!(place, Place::Image { .. });
-        let keep = places.is_empty() || args.load || args.push && args.output.is_empty() || places.iter().any(named);
+        let named = any(|place| matches!(place, Place::Image { .. }));
+        let keep = places.is_empty() || args.load || args.push && args.output.is_empty() || named;
         Ok(Self { places, keep })
     }
 
@@ -64,33 +71,41 @@ impl Outputs {
         self.keep
     }
 
+    /// Puts the result into the store as the image that the build is known by: that of the first output that holds one.
+    pub(super) fn store(&self, results: &Results<'_>) -> Result<Stored, CommandError> {
+        let is_image =
+            |output: &&Output| !matches!(output.place, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly);
+        let times = self.places.iter().find(is_image).map_or(Times::default(), |output| output.times);
+        results.keep(times)
+    }
+
     /// Writes the result everywhere.
     pub(super) fn write(
         &self,
         args: &BuildArgs,
         context: &Context,
-        store: &Store,
-        stored: &Stored,
+        results: &Results<'_>,
         tags: &[Reference],
     ) -> Result<(), CommandError> {
-        for place in &self.places {
-            write_to(place, args, context, store, stored, tags)?;
+        for output in &self.places {
+            write_to(output, args, context, results, tags)?;
         }
         Ok(())
     }
 }
 
-fn place(text: &str) -> Result<Place, CommandError> {
+fn parse_output(text: &str) -> Result<Output, CommandError> {
     let bad = |why: String| CommandError::input(format!("--output {text}: {why}"));
     if text == "-" {
-        return Ok(Place::Tar { dest: stdout()? });
+        return Ok(Output { place: Place::Tar { dest: stdout()? }, times: Times::default() });
     }
     if !text.contains('=') {
-        return Ok(Place::Local { dest: PathBuf::from(text), split: None });
+        let place = Place::Local { dest: PathBuf::from(text), split: None };
+        return Ok(Output { place, times: Times::default() });
     }
     let (mut kind, mut dest, mut tar, mut name, mut split) = (None, None, true, None, None);
     let mut options = ImageOptions::default();
-    let mut level = None;
+    let (mut level, mut times) = (None, Times::default());
     for field in text.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| bad(format!("`{field}` is not KEY=VALUE")))?;
         let flag = || value.parse::<bool>().map_err(|_| bad(format!("`{key}` is true or false")));
@@ -109,6 +124,8 @@ fn place(text: &str) -> Result<Place, CommandError> {
             "compression-level" => {
                 level = Some(value.parse::<i64>().map_err(|_| bad("the level is a number".to_owned()))?)
             }
+            "rewrite-timestamp" => times.rewrite_layers = flag()?,
+            "source-date-epoch" => times.epoch = Some(parse_epoch(value).map_err(bad)?),
             "force-compression" => options.compression.force = flag()?,
             "push" if flag()? => kind = Some("registry"),
             "push" => {}
@@ -127,7 +144,7 @@ fn place(text: &str) -> Result<Place, CommandError> {
         None | Some("-") => stdout(),
         Some(path) => Ok(Dest::File(PathBuf::from(path))),
     };
-    Ok(match kind.unwrap_or("local") {
+    let place = match kind.unwrap_or("local") {
         "oci" if !tar => {
             let path = dest.ok_or_else(|| bad("dest is needed for a directory".to_owned()))?;
             Place::Oci { dest: Dest::File(PathBuf::from(path)), tar, options, name }
@@ -143,7 +160,14 @@ fn place(text: &str) -> Result<Place, CommandError> {
         "tar" => Place::Tar { dest: to(dest)? },
         "cacheonly" => Place::CacheOnly,
         other => return Err(bad(format!("unknown type `{other}`"))),
-    })
+    };
+    if times.rewrite_layers && matches!(place, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly) {
+        return Err(bad(
+            "rewrite-timestamp is for images; all files of a local or tar output have the epoch as their time"
+                .to_owned(),
+        ));
+    }
+    Ok(Output { place, times })
 }
 
 /// Standard output, which must not be a terminal.
@@ -155,83 +179,51 @@ fn stdout() -> Result<Dest, CommandError> {
     Ok(Dest::Stdout)
 }
 
-/// The built images as the store has them.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) target: Target,
-    pub(super) images: Vec<StoredImage>,
-}
-
-/// Puts configs and images into the store; several platforms get an index.
-pub(super) fn store_images(store: &Store, built: &[BuiltImage]) -> Result<Stored, CommandError> {
-    let mut images = Vec::new();
-    let mut manifests = Vec::new();
-    for image in built {
-        let (bytes, id) = solver::config_bytes(&image.config);
-        store.put_blob(&bytes)?;
-        let stored = StoredImage { id, chain: image.chain.clone(), manifest: None, stored: Timestamp::now() };
-        store.put_image(&stored)?;
-        let descriptor = Descriptor::new(media_type::OCI_CONFIG, id, bytes.len() as u64);
-        manifests.push(Descriptor { platform: Some(image.platform.clone()), ..descriptor });
-        images.push(stored);
-    }
-    let target = match &images[..] {
-        [one] => Target::Image(one.id),
-        _ => {
-            let index = ImageIndex {
-                schema_version: 2,
-                media_type: Some(media_type::OCI_INDEX.to_owned()),
-                manifests,
-                annotations: Default::default(),
-                extra: Default::default(),
-            };
-            let bytes = serde_json::to_vec(&index)
-                .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
-            Target::Index(store.put_blob(&bytes)?)
-        }
-    };
-    Ok(Stored { target, images })
-}
-
 fn write_to(
-    place: &Place,
+    Output { place, times }: &Output,
     args: &BuildArgs,
     context: &Context,
-    store: &Store,
-    stored: &Stored,
+    results: &Results<'_>,
     tags: &[Reference],
 ) -> Result<(), CommandError> {
-    let images = stored.images.as_slice();
+    let store = results.store();
     let names = |name: &Option<Reference>| name.clone().map_or_else(|| tags.to_vec(), |name| vec![name]);
     match place {
         Place::Oci { dest: Dest::File(path), tar: false, options, name } => {
-            exporter::export_oci_dir(store, images, &names(name), options, path)?;
+            exporter::export_oci_dir(store, &results.images(*times)?, &names(name), options, path)?;
         }
         Place::Oci { dest, options, name, .. } => {
-            with_output(dest, |output| Ok(drop(exporter::export_oci(store, images, &names(name), options, output)?)))?;
+            let images = results.images(*times)?;
+            with_output(dest, |output| Ok(drop(exporter::export_oci(store, &images, &names(name), options, output)?)))?;
         }
         Place::Docker { dest, options, name } => {
+            let images = results.images(*times)?;
             with_output(dest, |output| {
-                Ok(drop(exporter::export_docker(store, images, &names(name), options, output)?))
+                Ok(drop(exporter::export_docker(store, &images, &names(name), options, output)?))
             })?;
         }
         Place::Local { dest, split } => {
+            let images = results.plain();
             let split = split.unwrap_or(images.len() > 1);
             let root = rustix::process::geteuid().is_root();
             let ownership = if root { Ownership::Kept } else { Ownership::Caller };
-            exporter::export_local(store, images, dest, split, ownership)?;
+            exporter::export_local(store, images, dest, split, ownership, results.epoch(*times))?;
         }
-        Place::Tar { dest } => with_output(dest, |output| Ok(exporter::export_tar(store, images, output)?))?,
+        Place::Tar { dest } => with_output(dest, |output| {
+            Ok(exporter::export_tar(store, results.plain(), results.epoch(*times), output)?)
+        })?,
         Place::Registry { options, name } => {
             let client = context.registry(args.tls_verify);
+            let images = results.images(*times)?;
             for name in names(name) {
-                exporter::push(store, &client, images, &name, options, &|_, _, _| {})?;
+                exporter::push(store, &client, &images, &name, options, &|_, _, _| {})?;
                 if !args.quiet {
                     eprintln!("pushed {}", name.familiar());
                 }
             }
         }
         Place::Image { name } => {
+            let stored = results.keep(*times)?;
             for name in names(name) {
                 store.set_name(&name, stored.target)?;
             }
@@ -244,20 +236,23 @@ fn write_to(
 /// Runs `write` with a file or standard output.
 pub(crate) fn with_file_or_stdout(
     path: Option<&Path>,
-    write: impl FnOnce(Output<'_>) -> Result<(), CommandError>,
+    write: impl FnOnce(exporter::Output<'_>) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     match path {
-        Some(path) => write(Output::File(path)),
+        Some(path) => write(exporter::Output::File(path)),
         None => {
             stdout()?;
             let mut out = std::io::stdout().lock();
-            write(Output::Stream(&mut out))?;
+            write(exporter::Output::Stream(&mut out))?;
             out.flush().map_err(|error| CommandError::failed(format!("cannot write to standard output: {error}")))
         }
     }
 }
 
-fn with_output(dest: &Dest, write: impl FnOnce(Output<'_>) -> Result<(), CommandError>) -> Result<(), CommandError> {
+fn with_output(
+    dest: &Dest,
+    write: impl FnOnce(exporter::Output<'_>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     match dest {
         Dest::File(path) => with_file_or_stdout(Some(path), write),
         Dest::Stdout => with_file_or_stdout(None, write),

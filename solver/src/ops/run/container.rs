@@ -20,9 +20,10 @@ use super::{MountKind, MountOp, Owner, RunNetwork, RunOp};
 use crate::error::OpError;
 use crate::event::{Event, Stream, VertexId};
 use crate::files::checkout::checkout;
+use crate::foreign::check_interpreter;
 use crate::graph::OpId;
 use crate::now;
-use crate::worker::{LocalWorker, Made, Value, vertex};
+use crate::worker::{Chain, LocalWorker, Made, Value, vertex};
 
 /// Bytes of output kept for the message of a failed step.
 const TAIL: usize = 16 * 1024;
@@ -44,13 +45,14 @@ pub(super) fn run(
     let since = now();
     let below = inputs[0].chain();
     let view = worker.view(&below.layers, vertex(id))?;
+    check_interpreter(&op.platform, &view)?;
     let draft = worker.store.draft_upper()?;
     let upper = Upper { upper: draft.upper().to_owned(), work: draft.work().to_owned() };
     let rootfs = Rootfs { lowers: worker.lowers(&below.layers)?, upper: Some(upper), read_only: false, volatile: true };
     let mut held = Held::default();
     let spec = spec(op, worker, id, inputs, &view, rootfs, &mut held)?;
     let printed = execute(op, worker, id, spec, log)?;
-    let made = pack(worker, &view, draft.upper(), since, printed);
+    let made = pack(worker, below, &view, draft.upper(), since, printed);
     drop(held);
     made
 }
@@ -380,6 +382,7 @@ fn pass_on(
 /// Makes the layer of what the command changed.
 fn pack(
     worker: &LocalWorker<'_>,
+    below: &Chain,
     view: &ChainView,
     upper: &std::path::Path,
     since: oci::layer::Time,
@@ -390,11 +393,13 @@ fn pack(
     let mut draft = worker.store.draft_layer()?;
     let finished = if helper.facts().rootless {
         // Only the helper may read what belongs to the ids of its user namespace.
-        let ingested = oci::layer::ingest(helper.pack_upper(upper, &options)?, &mut draft)?;
+        let below = worker.store.layer_files(&below.layers)?;
+        let ingested = oci::layer::ingest(helper.pack_upper(upper, &options, below)?, &mut draft)?;
         let tree = oci::layer::resolve(&ingested.entries, view)?.tree;
         Finished { diff_id: ingested.diff_id, size: ingested.size, tree }
     } else {
-        oci::layer::pack_upper(open_dir(upper)?.as_fd(), OverlayXattr::Trusted, &mut draft, &options)?
+        let below = || Ok(view.clone());
+        oci::layer::pack_upper(open_dir(upper)?.as_fd(), OverlayXattr::Trusted, &mut draft, &options, &below)?
     };
     Ok(Made { draft, finished, since: Some(since), log: Some(printed) })
 }
