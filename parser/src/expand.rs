@@ -41,6 +41,13 @@ pub struct VarsUsed {
     pub defaulted: Vec<String>,
 }
 
+impl VarsUsed {
+    /// All variables without a value, whether or not the word provides for that.
+    pub fn without_value(&self) -> impl Iterator<Item = &str> {
+        self.unset.iter().chain(&self.defaulted).map(String::as_str)
+    }
+}
+
 /// A word that cannot be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to process {word:?}: {reason}")]

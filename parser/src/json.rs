@@ -117,7 +117,9 @@ impl Reader<'_> {
         })
     }
 
+    /// A number that fits Go's `float64`; with any other the text counts as no JSON.
     fn number(&mut self) -> Option<Value> {
+        let start = self.pos;
         let _ = self.eat(b'-');
         if self.eat(b'0').is_none() {
             self.digits()?;
@@ -129,7 +131,7 @@ impl Reader<'_> {
             let _ = self.eat(b'+').or_else(|| self.eat(b'-'));
             self.digits()?;
         }
-        Some(None)
+        self.text[start..self.pos].parse::<f64>().is_ok_and(f64::is_finite).then_some(None)
     }
 
     fn digits(&mut self) -> Option<()> {

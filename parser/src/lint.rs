@@ -1,14 +1,16 @@
 //! Lint rules: their names and texts, and the configuration that switches them. Knows which rules exist; the
 //! submodules know when they are broken.
 //!
-//! [`crate::parse`] finds what the file alone shows. Rules that need facts from outside are functions here, for
-//! the code that has the facts: [`invalid_base_image_platform`], [`copy_ignored_file`] and [`undefined_var`].
+//! [`crate::parse`] finds what the file alone shows. Rules that need facts from outside (values of variables, the base
+//! image, the ignore file) are functions here, for the code that has the facts.
 
 mod external;
 mod file;
 mod stage;
 
-pub use external::{copy_ignored_file, invalid_base_image_platform, undefined_var};
+pub use external::{
+    copy_ignored_file, expose, invalid_base_image_platform, json_recommended, relative_workdir, undefined_var,
+};
 pub(crate) use file::check_file;
 pub(crate) use stage::check_stages;
 

@@ -5,7 +5,6 @@ use crate::ast::Word;
 use crate::csv;
 use crate::diagnostic::Diagnostic;
 use crate::expand::ExpandError;
-use crate::gomatch::clean_path;
 use crate::size::parse_size;
 use crate::span::{Span, Spanned};
 use crate::suggest::suggest;
@@ -63,25 +62,6 @@ pub struct Mount {
     pub kind: MountKind,
     /// The value of the flag.
     pub span: Span,
-}
-
-impl Mount {
-    /// The absolute, clean target in a step that runs in `cwd`. A relative one joins `cwd`, none is `cwd` itself.
-    ///
-    /// For bind, cache and tmpfs mounts; secrets and sockets have defaults of their own for a missing target.
-    ///
-    /// # Errors
-    ///
-    /// The target is the root directory. `line` is the first line of the instruction.
-    pub fn target_in(&self, cwd: &str, line: usize) -> Result<String, Box<Diagnostic>> {
-        let target = self.target.as_deref().unwrap_or_default();
-        let joined = if target.starts_with('/') { clean_path(target) } else { clean_path(&format!("/{cwd}/{target}")) };
-        if joined != "/" {
-            return Ok(joined);
-        }
-        let error = Diagnostic::error("invalid mount target \"/\"", self.span, line);
-        Err(Box::new(error.with_help("mount to a directory below the root")))
-    }
 }
 
 /// What a mount puts at its target.
@@ -372,6 +352,7 @@ impl Options {
             "mode" => self.owner.mode = Some(parse_number(value, 8)?),
             "uid" => self.owner.uid = Some(parse_number(value, 10)?),
             "gid" => self.owner.gid = Some(parse_number(value, 10)?),
+            "env" if value.is_empty() => return Err(Problem::Value(String::from("a variable needs a name"))),
             "env" => self.env = Some(value.to_owned()),
             _ => return Err(Problem::UnknownKey),
         }

@@ -58,6 +58,19 @@ impl SignalError {
     }
 }
 
+/// Checks the value of `STOPSIGNAL`: a name, or any number but 0, as in `docker build`.
+///
+/// # Errors
+///
+/// [`SignalError`].
+pub fn check_stop_signal(text: &str) -> Result<(), SignalError> {
+    match text.parse::<i32>() {
+        Ok(0) => Err(SignalError { signal: text.to_owned() }),
+        Ok(_) => Ok(()),
+        Err(_) => parse_signal(text).map(drop),
+    }
+}
+
 /// The number of a signal given by number (not 0) or by name, with or without `SIG`, in any letter case.
 ///
 /// # Errors
@@ -106,6 +119,11 @@ mod tests {
         assert_eq!(parse_signal("RTMAX-14"), Ok(50));
         for text in ["", "0", "SIGNOPE", "RTMIN+99", "-1", "SIG"] {
             assert!(parse_signal(text).is_err(), "{text}");
+        }
+        for (text, fine) in
+            [("999", true), ("-1", true), ("0", false), ("SIGTERM", true), ("SIGFOO", false), ("", false)]
+        {
+            assert_eq!(check_stop_signal(text).is_ok(), fine, "{text}");
         }
         assert_eq!(parse_signal("SIGTREM").unwrap_err().hint().unwrap(), "did you mean SIGTERM?");
     }

@@ -7,7 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::expand::{ExpandReason, expand_heredoc, expand_word};
 use crate::mount::RunMount;
 use crate::ports::parse_port_spec;
-use crate::signal::parse_signal;
+use crate::signal::check_stop_signal;
 
 /// Looks at every word of the file that will be expanded.
 pub(crate) fn check(file: &Dockerfile, out: &mut Vec<Diagnostic>) {
@@ -54,7 +54,9 @@ impl Checker<'_> {
             }
             Kind::Stopsignal(word) => {
                 self.words([word]);
-                self.literals([word], |text| parse_signal(text).err().map(|error| (error.to_string(), error.hint())));
+                self.literals([word], |text| {
+                    check_stop_signal(text).err().map(|error| (error.to_string(), error.hint()))
+                });
             }
             Kind::User(word) | Kind::Workdir(word) => self.words([word]),
             Kind::Volume(words) => self.words(words),

@@ -62,11 +62,21 @@ pub(crate) struct Lexer<'a> {
     env: Env<'a>,
     vars: VarsUsed,
     depth: usize,
+    /// A substitution with an operand was read since the last look.
+    had_operand: bool,
 }
 
 impl<'a> Lexer<'a> {
     pub(crate) fn new(input: &'a str, options: Options, env: Env<'a>) -> Self {
-        Lexer { input, chars: input.char_indices().peekable(), options, env, vars: VarsUsed::default(), depth: 0 }
+        Lexer {
+            input,
+            chars: input.char_indices().peekable(),
+            options,
+            env,
+            vars: VarsUsed::default(),
+            depth: 0,
+            had_operand: false,
+        }
     }
 
     /// The whole input as one word.
@@ -101,9 +111,17 @@ impl<'a> Lexer<'a> {
             }
             let quotes = self.options.quotes != Quotes::Ordinary;
             match ch {
-                '$' => sink.split(&self.dollar()?, at),
+                '$' => {
+                    let value = self.dollar()?;
+                    self.forget_word(sink);
+                    sink.split(&value, at);
+                }
                 '\'' if quotes => sink.whole(&self.single_quoted()?, at),
-                '"' if quotes => sink.whole(&self.double_quoted(keep_escapes)?, at),
+                '"' if quotes => {
+                    let text = self.double_quoted(keep_escapes)?;
+                    self.forget_word(sink);
+                    sink.whole(&text, at);
+                }
                 '<' => sink.whole(&self.less_than(), at),
                 _ => {
                     self.chars.next();
@@ -112,6 +130,14 @@ impl<'a> Lexer<'a> {
             }
         }
         Ok(stop.is_none())
+    }
+
+    /// Where text is split into words, `docker build` loses what a word holds before a substitution with an operand: `EXPOSE
+    /// 80${X:-81}` is port 81. Images hold what came of it, so this does the same.
+    fn forget_word(&mut self, sink: &mut Sink) {
+        if std::mem::take(&mut self.had_operand) {
+            sink.forget_word();
+        }
     }
 
     fn plain(&mut self, ch: char, at: usize, keep_escapes: bool, sink: &mut Sink) {
@@ -301,14 +327,16 @@ impl<'a> Lexer<'a> {
     /// `#`, `##`, `%` and `%%`: cuts the shortest or longest match off one end.
     fn trim(&mut self, start: usize, name: &str, modifier: char) -> Result<String, ExpandError> {
         let word = self.operand(start, '}', true, ExpandReason::MissingBrace)?;
-        let Some(value) = self.lookup(name) else {
-            return Ok(self.missing(name, || format!("${{{name}{modifier}{word}}}")));
-        };
+        let value = self.lookup(name);
+        if value.is_none() && self.options.keep_unset {
+            return Ok(format!("${{{name}{modifier}{word}}}"));
+        }
         let (longest, pattern) = match word.strip_prefix(modifier) {
             Some(pattern) => (true, pattern),
             None => (false, word.as_str()),
         };
         let pattern = Pattern::new(pattern).map_err(|reason| self.error(start, reason))?;
+        let Some(value) = value else { return Ok(self.missing(name, String::new)) };
         Ok(match modifier {
             '#' => pattern.trim_start(&value, longest).to_owned(),
             _ => pattern.trim_end(&value, longest).to_owned(),
@@ -320,10 +348,12 @@ impl<'a> Lexer<'a> {
         let all = self.next_is('/');
         let pattern = self.operand(start, '/', true, ExpandReason::MissingReplacement)?;
         let replacement = self.operand(start, '}', true, ExpandReason::MissingBrace)?;
-        let Some(value) = self.lookup(name) else {
-            return Ok(self.missing(name, || format!("${{{name}/{pattern}/{replacement}}}")));
-        };
+        let value = self.lookup(name);
+        if value.is_none() && self.options.keep_unset {
+            return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
+        }
         let pattern = Pattern::new(&pattern).map_err(|reason| self.error(start, reason))?;
+        let Some(value) = value else { return Ok(self.missing(name, String::new)) };
         Ok(pattern.replace(&value, &replacement, all))
     }
 
@@ -336,7 +366,9 @@ impl<'a> Lexer<'a> {
         missing: ExpandReason,
     ) -> Result<String, ExpandError> {
         let mut sink = Sink::text();
-        if self.run(Some(stop), keep_escapes, &mut sink)? { Ok(sink.text) } else { Err(self.error(start, missing)) }
+        let ended = self.run(Some(stop), keep_escapes, &mut sink)?;
+        self.had_operand = true;
+        if ended { Ok(sink.text) } else { Err(self.error(start, missing)) }
     }
 
     /// A name: letters, digits and `_`; or digits only if it starts with one; or one special parameter.
@@ -455,6 +487,13 @@ impl Sink {
         if !self.in_word {
             self.in_word = true;
             self.start = at;
+        }
+    }
+
+    /// Drops what the word under way holds; a text stays as it is.
+    fn forget_word(&mut self) {
+        if self.words.is_some() {
+            self.text.clear();
         }
     }
 

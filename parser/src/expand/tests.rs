@@ -246,8 +246,10 @@ fn several_words() {
     assert_eq!(words(r"hello\ there"), "hello there");
     assert_eq!(words("'' a"), "a");
     assert_eq!(words("$NO"), "");
-    // Here `docker build` loses what stands before the last `${..}`.
-    assert_eq!(words("a${X:-1}-${Y:-2}"), "a1-2");
+    // As `docker build` does, it loses what stands before a substitution with an operand, in this word alone.
+    assert_eq!(words("a${X:-1}-${Y:-2}"), "2");
+    assert_eq!(words("a b\"c${X:-1}\"d$PWD e"), "a|c1d/home|e");
+    assert_eq!(words("a${PWD}b"), "a/homeb");
 }
 
 #[test]
@@ -262,4 +264,5 @@ fn variables_are_accounted_for() {
     assert_eq!(vars.set, ["PWD", "EMPTY"]);
     assert_eq!(vars.unset, ["NO", "NO3"]);
     assert_eq!(vars.defaulted, ["NO2"]);
+    assert_eq!(vars.without_value().collect::<Vec<_>>(), ["NO", "NO3", "NO2"]);
 }

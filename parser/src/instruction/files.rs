@@ -103,14 +103,22 @@ fn split_heredocs(words: Vec<Word>, bodies: Vec<Heredoc>) -> (Vec<Heredoc>, Vec<
     let mut heredocs = Vec::new();
     let mut sources = Vec::new();
     for word in words {
-        let body = match heredoc_word(&word.text) {
-            Ok(Some(heredoc)) => bodies.iter().rev().find(|body| body.name == heredoc.name),
-            _ => None,
+        let Ok(Some(heredoc)) = heredoc_word(&word.text) else {
+            sources.push(word);
+            continue;
         };
-        match body {
-            Some(body) => heredocs.push(Heredoc { span: word.span, ..body.clone() }),
-            None => sources.push(word),
-        }
+        heredocs.push(match bodies.iter().rev().find(|body| body.name == heredoc.name) {
+            Some(body) => Heredoc { span: word.span, ..body.clone() },
+            // In a JSON array there are no bodies, and the file is empty.
+            None => Heredoc {
+                name: heredoc.name,
+                expand: heredoc.expand,
+                strip_tabs: heredoc.strip_tabs,
+                body: String::new(),
+                span: word.span,
+                body_span: word.span,
+            },
+        });
     }
     (heredocs, sources)
 }

@@ -1,10 +1,11 @@
 //! Rules that need facts from outside the file: the environment, the base image, the ignore file. Each takes the
 //! facts and gives a finding, or none where the rule is kept or switched off.
 
-use crate::ast::{Instr, Keyword};
+use crate::ast::{Instr, Instruction, Keyword, Word};
 use crate::diagnostic::Diagnostic;
 use crate::dockerignore::IgnoreFile;
 use crate::lint::{CheckConfig, Rule};
+use crate::ports::PortSpec;
 use crate::span::Span;
 use crate::suggest::suggest;
 
@@ -41,6 +42,46 @@ pub fn undefined_var<'a, K>(
     let found =
         warning(check, Rule::UndefinedVar, instruction, span, || format!("Usage of undefined variable '${name}'"))?;
     Some(found.with_suggestion(near.as_deref()))
+}
+
+/// `JSONArgsRecommended`: a command in shell form where neither the Dockerfile nor the base image says which shell.
+pub fn json_recommended(check: &CheckConfig, instruction: &Instruction, line: &Word) -> Option<Diagnostic> {
+    let keyword = &instruction.keyword_text.value;
+    let mut found = warning(check, Rule::JSONArgsRecommended, instruction, line.span, || {
+        format!("JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals")
+    })?;
+    if line.text.starts_with('[') && line.text.ends_with(']') {
+        found.help = Some("this is no JSON array: its strings need double quotes, with commas between them".to_owned());
+    }
+    Some(found)
+}
+
+/// `WorkdirRelativePath`: the first `WORKDIR` of a Dockerfile is relative, `path` being expanded.
+pub fn relative_workdir(check: &CheckConfig, instruction: &Instruction, span: Span, path: &str) -> Option<Diagnostic> {
+    warning(check, Rule::WorkdirRelativePath, instruction, span, || {
+        format!("Relative workdir {path:?} can have unexpected results if the base image changes")
+    })
+}
+
+/// `ExposeProtoCasing` and `ExposeInvalidFormat`, of a port that was written as `text`.
+pub fn expose(
+    check: &CheckConfig,
+    instruction: &Instruction,
+    span: Span,
+    text: &str,
+    spec: &PortSpec,
+) -> [Option<Diagnostic>; 2] {
+    let casing = spec.proto_has_capitals.then(|| {
+        warning(check, Rule::ExposeProtoCasing, instruction, span, || {
+            format!("Defined protocol '{text}' in EXPOSE instruction should be lowercase")
+        })
+    });
+    let format = spec.names_host.then(|| {
+        warning(check, Rule::ExposeInvalidFormat, instruction, span, || {
+            format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{text}'")
+        })
+    });
+    [casing.flatten(), format.flatten()]
 }
 
 /// `InvalidBaseImagePlatform`: the base of a stage turned out to be for `actual`, not for `expected`.

@@ -4,12 +4,10 @@
 use std::collections::HashMap;
 
 use super::file::Sink;
-use crate::ast::{CommandLine, Dockerfile, Instr, Instruction, InstructionKind, Stage, Word};
+use crate::ast::{Dockerfile, Instr, Instruction, InstructionKind, Stage, Word};
 use crate::diagnostic::Diagnostic;
-use crate::expand::{ExpandError, Expanded, expand_word};
+use crate::expand::{ExpandError, Expanded, VarsUsed, expand_word};
 use crate::lint::Rule;
-use crate::ports::parse_port_spec;
-use crate::stages::{StageRef, base_of};
 use crate::suggest::suggest;
 
 /// Arguments that are set without being declared.
@@ -32,25 +30,13 @@ const SECRET: &[&str] =
     &["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
 const NOT_SECRET: &[&str] = &["public", "file", "version"];
 
-/// What a stage hands down to those based on it.
-#[derive(Clone, Copy, Default)]
-struct Inherited {
-    absolute_workdir: bool,
-    shell: bool,
-}
-
 /// Runs the rules of this module.
 pub(crate) fn check_stages(file: &Dockerfile, out: &mut Vec<Diagnostic>) {
     let globals = Globals::new(file);
-    let mut left: Vec<Inherited> = Vec::new();
     for stage in &file.stages {
         from(file, stage, &globals, out);
-        let base = match base_of(file, stage) {
-            StageRef::Stage(index) => left.get(index).copied().unwrap_or_default(),
-            _ => Inherited::default(),
-        };
         let mut sink = Sink::new(&file.check, Some(stage.index), out);
-        left.push(instructions(stage, base, &mut sink));
+        stage.instructions.iter().for_each(|found| instruction(found, &mut sink));
         repeated(stage, &mut sink);
     }
 }
@@ -97,17 +83,17 @@ fn from(file: &Dockerfile, stage: &Stage, globals: &Globals, out: &mut Vec<Diagn
                 format!("Default value for ARG {} results in empty or invalid base image name", from.kind.image.text)
             });
         }
-        undeclared(from, &from.kind.image, &image.vars.unset, globals, &mut sink);
+        undeclared(from, &from.kind.image, &image.vars, globals, &mut sink);
     }
     let Some(platform) = &from.kind.platform else { return };
     if let Ok(expanded) = globals.expand(platform, file.escape) {
-        undeclared(from, platform, &expanded.vars.unset, globals, &mut sink);
+        undeclared(from, platform, &expanded.vars, globals, &mut sink);
         platform_rules(stage, platform, &expanded, &mut sink);
     }
 }
 
-fn undeclared<K>(from: &Instr<K>, word: &Word, unset: &[String], globals: &Globals, sink: &mut Sink<'_>) {
-    for name in unset.iter().filter(|name| !globals.declared.contains(name)) {
+fn undeclared<K>(from: &Instr<K>, word: &Word, vars: &VarsUsed, globals: &Globals, sink: &mut Sink<'_>) {
+    for name in vars.without_value().filter(|name| !globals.declared.iter().any(|known| known == name)) {
         let near = suggest(name, globals.declared.iter().map(String::as_str)).map(str::to_owned);
         let message = || format!("FROM argument '{name}' is not declared");
         if let Some(found) = sink.warn(Rule::UndefinedArgInFrom, from, word.span, message) {
@@ -162,67 +148,21 @@ fn may_be_image(text: &str) -> bool {
     path.split('/').all(component)
 }
 
-fn instructions(stage: &Stage, base: Inherited, sink: &mut Sink<'_>) -> Inherited {
-    let mut state = base;
-    for instruction in &stage.instructions {
-        match &instruction.kind {
-            InstructionKind::Shell(_) => state.shell = true,
-            InstructionKind::Cmd(CommandLine::Shell(line)) | InstructionKind::Entrypoint(CommandLine::Shell(line))
-                if !state.shell =>
-            {
-                json_recommended(instruction, line, sink);
-            }
-            InstructionKind::Workdir(path) => workdir(instruction, path, &mut state, sink),
-            InstructionKind::Env(pairs) => {
-                legacy(instruction, pairs.iter().any(|pair| pair.legacy), sink);
-                for pair in pairs {
-                    secret(instruction, &pair.key, sink);
-                }
-            }
-            InstructionKind::Label(pairs) => legacy(instruction, pairs.iter().any(|pair| pair.legacy), sink),
-            InstructionKind::Arg(arg) => {
-                for arg in &arg.args {
-                    secret(instruction, &arg.name, sink);
-                }
-            }
-            InstructionKind::Expose(ports) => {
-                for port in ports {
-                    expose(instruction, port, sink);
-                }
-            }
-            _ => {}
+fn instruction(instruction: &Instruction, sink: &mut Sink<'_>) {
+    match &instruction.kind {
+        InstructionKind::Env(pairs) => {
+            legacy(instruction, pairs.iter().any(|pair| pair.legacy), sink);
+            pairs.iter().for_each(|pair| secret(instruction, &pair.key, sink));
         }
+        InstructionKind::Label(pairs) => legacy(instruction, pairs.iter().any(|pair| pair.legacy), sink),
+        InstructionKind::Arg(arg) => arg.args.iter().for_each(|arg| secret(instruction, &arg.name, sink)),
+        _ => {}
     }
-    state
-}
-
-fn json_recommended(instruction: &Instruction, line: &Word, sink: &mut Sink<'_>) {
-    let keyword = instruction.keyword.as_str();
-    let message =
-        || format!("JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals");
-    if let Some(found) = sink.warn(Rule::JSONArgsRecommended, instruction, line.span, message)
-        && line.text.starts_with('[')
-        && line.text.ends_with(']')
-    {
-        found.help = Some("this is no JSON array: its strings need double quotes, with commas between them".to_owned());
-    }
-}
-
-/// A path that starts with a variable, a quote or a drive letter counts as absolute.
-fn workdir(instruction: &Instruction, path: &Word, state: &mut Inherited, sink: &mut Sink<'_>) {
-    let drive = path.text.get(1..2) == Some(":");
-    let absolute = drive || path.text.starts_with(['/', '$', '"', '\'']);
-    if !absolute && !state.absolute_workdir {
-        sink.warn(Rule::WorkdirRelativePath, instruction, path.span, || {
-            format!("Relative workdir {:?} can have unexpected results if the base image changes", path.text)
-        });
-    }
-    state.absolute_workdir |= absolute;
 }
 
 fn legacy(instruction: &Instruction, is_legacy: bool, sink: &mut Sink<'_>) {
     if is_legacy {
-        let keyword = instruction.keyword.as_str();
+        let keyword = &instruction.keyword_text.value;
         sink.warn(Rule::LegacyKeyValueFormat, instruction, instruction.span, || {
             format!("\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format")
         });
@@ -241,20 +181,6 @@ fn secret(instruction: &Instruction, name: &Word, sink: &mut Sink<'_>) {
     }
 }
 
-fn expose(instruction: &Instruction, port: &Word, sink: &mut Sink<'_>) {
-    let Ok(spec) = parse_port_spec(&port.text) else { return };
-    if spec.proto_has_capitals {
-        sink.warn(Rule::ExposeProtoCasing, instruction, port.span, || {
-            format!("Defined protocol '{}' in EXPOSE instruction should be lowercase", port.text)
-        });
-    }
-    if spec.names_host {
-        sink.warn(Rule::ExposeInvalidFormat, instruction, port.span, || {
-            format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{}'", port.text)
-        });
-    }
-}
-
 /// Of several `CMD`, `ENTRYPOINT` or `HEALTHCHECK` all but the last are in vain.
 fn repeated(stage: &Stage, sink: &mut Sink<'_>) {
     let mut last: HashMap<crate::ast::Keyword, &Instruction> = HashMap::new();
@@ -267,7 +193,7 @@ fn repeated(stage: &Stage, sink: &mut Sink<'_>) {
             continue;
         }
         if let Some(earlier) = last.insert(instruction.keyword, instruction) {
-            let keyword = instruction.keyword.as_str();
+            let keyword = &instruction.keyword_text.value;
             sink.warn(Rule::MultipleInstructionsDisallowed, earlier, earlier.span, || {
                 format!(
                     "Multiple {keyword} instructions should not be used in the same stage because only the last one will be used"

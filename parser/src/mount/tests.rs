@@ -92,13 +92,3 @@ fn mistakes_underline_the_field() {
             .starts_with("'from' doesn't support variable expansion, define alias stage instead")
     );
 }
-
-#[test]
-fn targets_join_the_working_directory() {
-    let target = |text: &str, cwd| resolve(text).unwrap().target_in(cwd, 1).map_err(|error| error.message);
-    assert_eq!(target("target=/t/ctx/../c", "/w"), Ok("/t/c".to_owned()));
-    assert_eq!(target("target=m", "/w"), Ok("/w/m".to_owned()));
-    assert_eq!(target("type=tmpfs", "/w"), Ok("/w".to_owned()));
-    assert_eq!(target("target=/", "/w"), Err("invalid mount target \"/\"".to_owned()));
-    assert_eq!(target("target=..", "/w"), Err("invalid mount target \"/\"".to_owned()));
-}
