@@ -41,7 +41,8 @@ pub enum UserError {
 /// Looks up `user[:group]` for a process (USER, `--user`, `--group-add` aside); names or numbers, empty means root.
 ///
 /// Without a group: the primary group of the entry (0 without one), and the groups that list the user. With a group:
-/// that one alone.
+/// that one alone. The group is in the list of supplementary groups, too, as docker has it: what gives the group up can't get rid
+/// of its rights by that.
 ///
 /// # Errors
 /// [`UserError`] for unknown names and impossible numbers; unknown numbers are fine.
@@ -59,6 +60,9 @@ pub fn resolve(passwd: &[u8], group: &[u8], spec: &str) -> Result<User, UserErro
         ids.gid = find_group(group, group_name)?;
     } else if let Some(entry) = &entry {
         ids.groups = groups_of(group, &entry.name);
+    }
+    if !ids.groups.contains(&ids.gid) {
+        ids.groups.push(ids.gid);
     }
     Ok(User { ids, home: entry.map_or_else(|| "/".to_owned(), |e| e.home) })
 }

@@ -9,7 +9,7 @@ use crate::files::staging::{Staging, StagingError};
 /// When a layer can't be read.
 pub(crate) fn owner(staging: &Staging, text: &str) -> Result<(u32, u32), StagingError> {
     let (user, group) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
     let (uid, mut gid) = match user.parse::<u32>() {
@@ -24,6 +24,8 @@ pub(crate) fn owner(staging: &Staging, text: &str) -> Result<(u32, u32), Staging
     if let Some(group) = group {
         match group.parse::<u32>() {
             Ok(number) => gid = number,
+            // A colon without a group behind it is the group of root.
+            Err(_) if group.is_empty() => gid = 0,
             Err(_) => {
                 let groups = read(staging, b"/etc/group")?;
                 let found = find(&groups, group).and_then(|fields| fields.get(2).and_then(|f| f.parse().ok()));

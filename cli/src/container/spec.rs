@@ -191,6 +191,7 @@ fn with_network(spec: ContainerSpec, config: &Config, found: &Surroundings, host
         domain: network.domain.clone(),
         extra_hosts: network.extra_hosts.clone(),
         dns: network.dns.clone(),
+        of_a_step: false,
     };
     let mode = match &network.place {
         NetworkPlace::Bridge { .. } if !found.root => NetworkMode::UserMode(UserMode {

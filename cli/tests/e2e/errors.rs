@@ -30,6 +30,7 @@ fn dockerfiles_that_are_wrong() {
     fails(&space, "FROM\n", 2, &["Dockerfile:1"]);
     fails(&space, "FROM busybox\nCOPY a\n", 2, &["Dockerfile:2", "COPY"]);
     fails(&space, "FROM busybox\nCOPY --chwon=1 a /a\n", 2, &["Dockerfile:2", "--chown"]);
+    fails(&space, "FROM busybox\nCOPY --link --chown=nobdy Dockerfile /a\n", 1, &["Dockerfile:2", "nobdy", "--link"]);
     fails(
         &space,
         "FROM busybox AS a\nFROM busybox AS b\nCOPY --from=c /x /x\nCOPY --from=aa /x /x\n",

@@ -14,6 +14,7 @@ mod errors;
 mod export;
 mod history;
 mod images;
+mod language;
 mod platforms;
 mod rebuild;
 mod registry;

@@ -22,6 +22,8 @@ pub struct EtcSpec {
     pub extra_hosts: Vec<ExtraHost>,
     /// `--dns*`.
     pub dns: DnsOptions,
+    /// The short host table of a build step: docker's steps have it, and a step may copy it into the image.
+    pub of_a_step: bool,
 }
 
 /// `--dns`, `--dns-search` and `--dns-option`; what is empty comes from the host.
@@ -228,6 +230,9 @@ pub(super) fn resolv_conf(host: &str, dns: &DnsOptions, how: Resolution) -> Reso
 /// The host table of a container with its own network. Without an address its name stands for the loopback address.
 /// `gateway` is what `host-gateway` stands for.
 pub(super) fn hosts(etc: &EtcSpec, address: Option<Ipv4Addr>, gateway: Ipv4Addr) -> String {
+    if etc.of_a_step {
+        return hosts_of_a_step(etc, gateway);
+    }
     let mut out = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
          ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
@@ -245,8 +250,16 @@ pub(super) fn hosts(etc: &EtcSpec, address: Option<Ipv4Addr>, gateway: Ipv4Addr)
 
 /// The host table of a container on the host's network: the host's own and the extra hosts.
 pub(super) fn hosts_of_host(host: &str, etc: &EtcSpec) -> String {
+    if etc.of_a_step {
+        return hosts_of_a_step(etc, Ipv4Addr::LOCALHOST);
+    }
     let newline = if host.is_empty() || host.ends_with('\n') { "" } else { "\n" };
     format!("{host}{newline}{}", extra_lines(etc, Ipv4Addr::LOCALHOST))
+}
+
+fn hosts_of_a_step(etc: &EtcSpec, gateway: Ipv4Addr) -> String {
+    let own = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", etc.hostname);
+    own + &extra_lines(etc, gateway)
 }
 
 fn extra_lines(etc: &EtcSpec, gateway: Ipv4Addr) -> String {
@@ -329,7 +342,12 @@ mod tests {
             domain: Some("example.org".to_owned()),
             extra_hosts: vec!["db:10.0.0.7".parse().unwrap(), "host.internal:host-gateway".parse().unwrap()],
             dns: DnsOptions::default(),
+            of_a_step: false,
         };
+        let step = EtcSpec { of_a_step: true, ..etc.clone() };
+        let short = "127.0.0.1\tlocalhost web\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.7\tdb\n";
+        assert_eq!(hosts(&step, None, GATEWAY), format!("{short}{GATEWAY}\thost.internal\n"));
+        assert_eq!(hosts_of_host("127.0.0.1 x", &step), format!("{short}127.0.0.1\thost.internal\n"));
         assert_snapshot!(hosts(&etc, Some(Ipv4Addr::new(10, 210, 0, 2)), GATEWAY), @r"
         127.0.0.1	localhost
         ::1	localhost ip6-localhost ip6-loopback

@@ -11,7 +11,7 @@ use crate::{DiffId, DigestWriter};
 use super::attrs::Time;
 use super::data::Data;
 use super::entry::{Entry, EntryError, RawBody, RawEntry};
-use super::path::shown;
+use super::path::{LayerPath, shown};
 use super::pax::{self, Pax, PaxError};
 use super::sparse::{self, DataMap, OldMap, PaxForm, SparseError};
 use super::tar_header::{self, BLOCK, BLOCK_BYTES, Block, Header, HeaderError};
@@ -107,6 +107,11 @@ impl Entries {
     /// Whether the tar has no members.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Where the members stand, as their names say.
+    pub fn paths(&self) -> impl Iterator<Item = &LayerPath> {
+        self.list.iter().map(|entry| &entry.path)
     }
 }
 

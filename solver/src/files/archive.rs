@@ -1,11 +1,12 @@
 //! ADD unpacks archives: a tar, plain or compressed with gzip, bzip2, xz or zstd, becomes a tree to copy from. It is read as if it
 //! were a layer, so nothing in it can name anything outside of itself.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use oci::layer::{ChainView, Index, IndexError, Kind, LayerPath, ResolveError, TarError, WriteIndexError};
+use oci::layer::{ChainView, Entries, Index, IndexError, Kind, LayerPath, ResolveError, TarError, WriteIndexError};
 
 use super::copy::{self, Placement};
 use super::select::Root;
@@ -54,6 +55,14 @@ pub enum ArchiveError {
     /// Its index can't be read back.
     #[error(transparent)]
     ReadIndex(#[from] IndexError),
+    /// An entry is to be written through a link that leads nowhere.
+    #[error("cannot unpack `{path}`: an entry in `{dir}` is reached through a symbolic link to what is not there")]
+    Dangling {
+        /// Its path in the source.
+        path: String,
+        /// Where the link leads, inside the archive.
+        dir: LayerPath,
+    },
     /// Something is in the way.
     #[error(transparent)]
     Staging(#[from] StagingError),
@@ -92,6 +101,15 @@ fn decompressed<'a>(reader: impl BufRead + 'a, codec: Codec) -> io::Result<Box<d
     })
 }
 
+/// What an archive holds.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    /// Its files.
+    pub(crate) tree: Source,
+    /// Directories that it has no entry for, but for something in them.
+    implied: HashSet<LayerPath>,
+}
+
 /// The files of the archive that `file`, a tree of one file, is; none when it is no archive. `scratch` is a directory for a nameless
 /// file that lives as long as the result.
 ///
@@ -99,7 +117,7 @@ fn decompressed<'a>(reader: impl BufRead + 'a, codec: Codec) -> io::Result<Box<d
 /// [`ArchiveError`].
 pub fn unpacked(file: &Source, scratch: &Path) -> Result<Option<Source>, ArchiveError> {
     match file.single_file() {
-        Some(root) => open(file, &root, scratch),
+        Some(root) => Ok(open(file, &root, scratch)?.map(|archive| archive.tree)),
         None => Ok(None),
     }
 }
@@ -108,7 +126,7 @@ pub fn unpacked(file: &Source, scratch: &Path) -> Result<Option<Source>, Archive
 ///
 /// # Errors
 /// [`ArchiveError`].
-pub(crate) fn open(source: &Source, root: &Root, scratch: &Path) -> Result<Option<Source>, ArchiveError> {
+pub(crate) fn open(source: &Source, root: &Root, scratch: &Path) -> Result<Option<Archive>, ArchiveError> {
     let Kind::File { .. } = root.top.kind else { return Ok(None) };
     let path = root.top.path.to_string();
     let unreadable = |source| ArchiveError::Read { path: path.clone(), source };
@@ -130,7 +148,30 @@ pub(crate) fn open(source: &Source, root: &Root, scratch: &Path) -> Result<Optio
     let resolved = oci::layer::resolve(&ingested.entries, &ChainView::new(Vec::new()))
         .map_err(|source| ArchiveError::Resolve { path: path.clone(), source })?;
     let index = Index::new(oci::layer::write_index(&resolved.tree, &spool)?)?;
-    Ok(Some(Source::Layers(ChainView::new(vec![(Arc::new(index), Arc::new(spool))]))))
+    let tree = Source::Layers(ChainView::new(vec![(Arc::new(index), Arc::new(spool))]));
+    let implied = implied(&tree, &ingested.entries, &path)?;
+    Ok(Some(Archive { tree, implied }))
+}
+
+/// The directories of `tree` that no entry describes. Each has to lie on the way to an entry as it is written; what does not was made
+/// because a link leads there.
+fn implied(tree: &Source, entries: &Entries, path: &str) -> Result<HashSet<LayerPath>, ArchiveError> {
+    let described: HashSet<&LayerPath> = entries.paths().collect();
+    let mut above = HashSet::new();
+    for entry in entries.paths() {
+        let mut dir = entry.parent();
+        while let Some(next) = dir.filter(|dir| !above.contains(dir)) {
+            dir = next.parent();
+            above.insert(next);
+        }
+    }
+    let walked = tree.walk(&LayerPath::root())?;
+    let dirs = walked.iter().filter(|entry| entry.is_dir() && !described.contains(&entry.path));
+    dirs.map(|dir| match above.contains(&dir.path) {
+        true => Ok(dir.path.clone()),
+        false => Err(ArchiveError::Dangling { path: path.to_owned(), dir: dir.path.clone() }),
+    })
+    .collect()
 }
 
 /// A tar by its first header, after decompression; what only looks compressed is a file like any other.
@@ -167,39 +208,42 @@ fn is_tar_header(block: &[u8]) -> bool {
 pub(crate) fn place(
     staging: &mut Staging,
     number: usize,
-    archive: &Source,
+    archive: &Archive,
     placement: &Placement,
 ) -> Result<(), ArchiveError> {
     let dest = format!("{}/", placement.dest.trim_end_matches('/'));
-    let top = copy::prepare(staging, &dest, true, b"", placement)?;
+    // `--chmod` is for files that are copied.
+    let placement = Placement { chmod: None, ..placement.clone() };
+    let top = copy::prepare(staging, &dest, true, b"", &placement)?;
     let mut links = LinkGroups::default();
-    for entry in archive.walk(&LayerPath::root())?.iter() {
-        put(staging, &top, number, entry, placement, &mut links)?;
+    for entry in archive.tree.walk(&LayerPath::root())?.iter() {
+        let owner = placement.owner.filter(|_| !archive.implied.contains(&entry.path));
+        put(staging, &top, number, entry, owner, &mut links)?;
     }
     Ok(())
 }
 
+/// Puts one file of an archive below `top`, which is the root for links that stand in the way.
 fn put(
     staging: &mut Staging,
     top: &LayerPath,
     number: usize,
     entry: &Entry,
-    placement: &Placement,
+    owner: Option<(u32, u32)>,
     links: &mut LinkGroups,
 ) -> Result<(), ArchiveError> {
-    // A link in the tree below that stands where the archive has a directory is followed, inside the tree.
-    let above = top.join(entry.path.parent().unwrap_or_default()).map_err(StagingError::from)?;
-    let above = staging.resolve(above.as_bytes(), true)?;
+    let above = staging.resolve_below(top, entry.path.parent().unwrap_or_default().as_bytes(), true)?;
+    if !staging.get(&above)?.is_some_and(|found| found.is_dir()) {
+        return Err(StagingError::NotADirectory { path: above.to_string() }.into());
+    }
     let path = above.join(entry.path.name().unwrap_or_default()).map_err(StagingError::from)?;
     let mut attrs = entry.attrs.clone();
-    if let Some((uid, gid)) = placement.owner {
+    if let Some((uid, gid)) = owner {
         (attrs.uid, attrs.gid) = (uid, gid);
     }
-    let there = staging.get(&staging.resolve(path.as_bytes(), true)?)?;
     let what = match entry.kind {
-        Kind::Dir if there.is_some_and(|found| found.is_dir()) => {
-            let real = staging.resolve(path.as_bytes(), true)?;
-            return Ok(staging.set_dir_attrs(&real, attrs)?);
+        Kind::Dir if staging.get(&path)?.is_some_and(|found| found.is_dir()) => {
+            return Ok(staging.set_dir_attrs(&path, attrs)?);
         }
         Kind::Dir => What::Dir { opaque: false },
         Kind::Symlink => What::Symlink(entry.target.clone()),

@@ -7,7 +7,7 @@ use parser::chmod::Chmod;
 
 use super::select::Root;
 use super::source::Entry;
-use super::staging::{Content, LinkGroups, Node, Origin, Staging, StagingError, What, made_dir};
+use super::staging::{Content, Found, LinkGroups, Node, Origin, Staging, StagingError, What, made_dir};
 
 /// Where a COPY puts things and how.
 #[derive(Debug, Clone)]
@@ -43,11 +43,11 @@ impl Placement {
         made_dir(mode, uid, gid, self.now)
     }
 
-    fn attrs(&self, entry: &Entry) -> Attrs {
+    fn attrs(&self, entry: &Entry, from_context: bool) -> Attrs {
         let (mode, uid, gid) = self.result(entry);
         let mut attrs = Attrs { mode, uid, gid, ..entry.attrs.clone() };
         // Of extended attributes a layer carries file capabilities alone (BuildKit's archiver).
-        attrs.xattrs.retain(|name, _| name == b"security.capability");
+        attrs.xattrs.retain(|name, _| !from_context && name == b"security.capability");
         attrs
     }
 }
@@ -66,13 +66,22 @@ pub fn place(
     let target = prepare(staging, &placement.dest, root.top.is_dir(), &root.name, placement)?;
     let mut links = LinkGroups::default();
     let digest = |i: usize| digests.get(i).copied().flatten();
+    let attrs = |entry: &Entry| placement.attrs(entry, root.from_context);
     if !root.top.is_dir() {
-        return put(staging, &target, source, &root.top, digest(0), placement, &mut links);
+        return put(staging, &target, source, &root.top, digest(0), attrs(&root.top), &mut links);
     }
     let kept = staging.get(&target)?.map_or_else(|| placement.made_dir(), |found| found.attrs);
     staging.set_dir_attrs(&target, Attrs { mtime: root.top.attrs.mtime, ..kept })?;
     for (i, (path, entry)) in root.below.iter().enumerate() {
-        put(staging, &target.join(path)?, source, entry, digest(i + 1), placement, &mut links)?;
+        let target = target.join(path)?;
+        let mut attrs = attrs(entry);
+        if root.only_above.contains(path)
+            && let Some(found) = staging.get(&target)?.filter(Found::is_dir)
+        {
+            // What is there already gets the mode of the source, and nothing else.
+            attrs = Attrs { mode: entry.attrs.mode, ..found.attrs };
+        }
+        put(staging, &target, source, entry, digest(i + 1), attrs, &mut links)?;
     }
     Ok(())
 }
@@ -110,11 +119,10 @@ fn put(
     source: usize,
     entry: &Entry,
     digest: Option<ContentDigest>,
-    placement: &Placement,
+    attrs: Attrs,
     links: &mut LinkGroups,
 ) -> Result<(), StagingError> {
     let there = staging.get(target)?;
-    let attrs = placement.attrs(entry);
     match (entry.is_dir(), there.map(|found| found.is_dir())) {
         (true, Some(false)) => return Err(StagingError::CopyToNonDirectory { path: target.to_string() }),
         (false, Some(true)) => return Err(StagingError::IsADirectory { path: target.to_string() }),

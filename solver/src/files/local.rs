@@ -205,8 +205,11 @@ impl LocalDir {
             FileType::Symlink => Kind::Symlink,
             FileType::Fifo => Kind::Fifo,
             FileType::CharacterDevice => Kind::Char(device(stat.st_rdev)),
-            FileType::BlockDevice => Kind::Block(device(stat.st_rdev)),
-            _ => return Ok(None),
+            // On the way out of a context a block device becomes a character device, and a socket an empty file: in docker build,
+            // and so in the images that people have.
+            FileType::BlockDevice => Kind::Char(device(stat.st_rdev)),
+            FileType::Socket => Kind::File { size: 0 },
+            FileType::Unknown => return Ok(None),
         };
         let target = match kind {
             Kind::Symlink => {
@@ -281,7 +284,11 @@ impl LocalDir {
 
     fn digest(&self, path: &LayerPath) -> Result<ContentDigest, LocalError> {
         let stat = rustix::fs::statat(&self.fd, os_path(path), AtFlags::SYMLINK_NOFOLLOW);
-        let stat = FileStat::from(&stat.map_err(|errno| io(path, errno))?);
+        let stat = stat.map_err(|errno| io(path, errno))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+            return Ok(ContentDigest::of(b""));
+        }
+        let stat = FileStat::from(&stat);
         if let Some(known) = self.stats.as_ref().and_then(|stats| stats.get(path.as_bytes(), &stat)) {
             return Ok(known);
         }
@@ -316,8 +323,14 @@ impl LocalDir {
     /// [`LocalError::Io`].
     pub fn open(&self, path: &LayerPath) -> Result<File, LocalError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(&self.fd, os_path(path), flags, Mode::empty());
-        fd.map(File::from).map_err(|errno| io(path, errno))
+        match rustix::fs::openat(&self.fd, os_path(path), flags, Mode::empty()) {
+            Ok(fd) => Ok(File::from(fd)),
+            // A socket holds nothing.
+            Err(Errno::NXIO) => {
+                File::open("/dev/null").map_err(|source| LocalError::Io { path: path.to_string(), source })
+            }
+            Err(errno) => Err(io(path, errno)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a COPY selects: source patterns resolved against a tree, with everything below the directories among them. Wildcards,
 //! links, `--parents` and `--exclude` as BuildKit has them. The result does not depend on where it is copied to.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use cache::ContentDigest;
@@ -33,6 +34,10 @@ pub struct Root {
     pub header: bool,
     /// What is below a directory, parents first: path below the source, and the file.
     pub below: Vec<(LayerPath, Entry)>,
+    /// Directories below that are there only for what is in them: they were left out themselves.
+    pub only_above: HashSet<LayerPath>,
+    /// It comes from a build context, on the way from which files lose their capabilities, as in docker build.
+    pub from_context: bool,
 }
 
 /// Why nothing could be selected.
@@ -116,20 +121,26 @@ fn root(
     let name = path.name().map(<[u8]>::to_vec).unwrap_or_default();
     let real = source.resolve(path, true)?;
     let Some(top) = source.lookup(&real)? else { return Ok(None) };
+    let from_context = matches!(source, Source::Local(_));
+    let only_above = HashSet::new();
     if !top.is_dir() {
-        return Ok(Some(Root { name, top, header, below: Vec::new() }));
+        return Ok(Some(Root { name, top, header, below: Vec::new(), only_above, from_context }));
     }
     let walked = source.walk(&real)?;
     let all = walked.iter().map(|entry| (relative(&entry.path, &real), entry.clone()));
-    let below = match exclude {
-        None => all.collect(),
+    let (below, only_above) = match exclude {
+        None => (all.collect(), only_above),
         Some(exclude) => keep(all.collect(), |path| !exclude.matches(path).ignored),
     };
-    Ok(Some(Root { name, top, header, below }))
+    Ok(Some(Root { name, top, header, below, only_above, from_context }))
 }
 
-/// What `wanted` says, and the directories above it.
-fn keep(all: Vec<(LayerPath, Entry)>, wanted: impl Fn(&LayerPath) -> bool) -> Vec<(LayerPath, Entry)> {
+/// What `wanted` says, and the directories above it; and which of these are nothing else.
+fn keep(
+    all: Vec<(LayerPath, Entry)>,
+    wanted: impl Fn(&LayerPath) -> bool,
+) -> (Vec<(LayerPath, Entry)>, HashSet<LayerPath>) {
+    let mut only_above = HashSet::new();
     let mut kept = vec![false; all.len()];
     let mut open: Vec<usize> = Vec::new();
     for (i, (path, _)) in all.iter().enumerate() {
@@ -138,22 +149,25 @@ fn keep(all: Vec<(LayerPath, Entry)>, wanted: impl Fn(&LayerPath) -> bool) -> Ve
         }
         if wanted(path) {
             kept[i] = true;
-            open.iter().for_each(|dir| kept[*dir] = true);
+            for dir in open.iter().filter(|dir| !std::mem::replace(&mut kept[**dir], true)) {
+                only_above.insert(all[*dir].0.clone());
+            }
         }
         if all[i].1.is_dir() {
             open.push(i);
         }
     }
-    all.into_iter().zip(kept).filter_map(|(entry, kept)| kept.then_some(entry)).collect()
+    (all.into_iter().zip(kept).filter_map(|(entry, kept)| kept.then_some(entry)).collect(), only_above)
 }
 
-/// The paths below `fixed` that match `wild`; what is inside a matched directory is not looked at.
+/// The paths below `fixed`, which has to be there, that match `wild`; what is inside a matched directory is not looked at.
 fn expand(source: &Source, fixed: &LayerPath, wild: &str) -> Result<Vec<LayerPath>, SelectError> {
     let pattern = Wild::parse(wild).map_err(|_| SelectError::Pattern { pattern: wild.to_owned() })?;
     let start = source.resolve(fixed, true)?;
     match source.lookup(&start)? {
         Some(entry) if entry.is_dir() => {}
-        _ => return Ok(Vec::new()),
+        Some(_) => return Ok(Vec::new()),
+        None => return Err(SelectError::Missing { path: fixed.to_string().trim_start_matches('/').to_owned() }),
     }
     let mut matched: Vec<LayerPath> = Vec::new();
     for entry in source.walk(&start)?.iter() {
@@ -182,22 +196,33 @@ fn select_with_parents(source: &Source, pattern: &Pattern) -> Result<Vec<Root>, 
     };
     let missing = || SelectError::Missing { path: pattern.text.clone() };
     let exclude = excludes(&pattern.exclude)?;
-    let real = source.resolve(&LayerPath::parse(pivot)?, true)?;
-    let top = source.lookup(&real)?.ok_or_else(missing)?;
     let rest = gomatch::clean_path(&format!("/{rest}")).trim_start_matches('/').to_owned();
     let include = IgnoreFile::from_patterns([rest.as_str()])
         .map_err(|_| SelectError::Pattern { pattern: pattern.text.clone() })?;
-    let walked = source.walk(&real)?;
-    let all = walked.iter().map(|entry| (relative(&entry.path, &real), entry.clone())).collect();
     let wanted = |path: &LayerPath| {
-        (rest.is_empty() || include.matches(path).ignored)
-            && !exclude.as_ref().is_some_and(|exclude| exclude.matches(path).ignored)
+        include.matches(path).ignored && !exclude.as_ref().is_some_and(|exclude| exclude.matches(path).ignored)
     };
-    let below = keep(all, wanted);
-    if below.is_empty() && !gomatch::has_wildcards(&rest) && !rest.is_empty() {
+    let (fixed, wild) = split_wildcards(pivot)?;
+    let pivots = if wild.is_empty() { vec![fixed] } else { expand(source, &fixed, &wild)? };
+    let mut roots = Vec::new();
+    for pivot in pivots {
+        let real = source.resolve(&pivot, true)?;
+        let top = source.lookup(&real)?.ok_or_else(missing)?;
+        if !top.is_dir() && !wild.is_empty() {
+            continue;
+        }
+        let walked = source.walk(&real)?;
+        let all = walked.iter().map(|entry| (relative(&entry.path, &real), entry.clone())).collect();
+        let (below, only_above) = keep(all, wanted);
+        let from_context = matches!(source, Source::Local(_));
+        roots.push(Root { name: Vec::new(), top, header: false, below, only_above, from_context });
+    }
+    // Nothing behind the pivot is nothing that could be there.
+    let is_literal = wild.is_empty() && !gomatch::has_wildcards(&rest);
+    if is_literal && roots.iter().all(|root| root.below.is_empty()) {
         return Err(missing());
     }
-    Ok(vec![Root { name: Vec::new(), top, header: false, below }])
+    Ok(roots)
 }
 
 /// The printable list of what was selected, one file a line: `type mode owner content /path`. Its digest stands in the key of

@@ -1,5 +1,6 @@
 //! A tree of one file: a heredoc, or something that was downloaded.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
@@ -49,7 +50,14 @@ impl SingleFile {
 
     pub(super) fn root(&self) -> Root {
         let name = self.entry.path.name().map(<[u8]>::to_vec).unwrap_or_default();
-        Root { name, top: self.entry.clone(), header: true, below: Vec::new() }
+        Root {
+            name,
+            top: self.entry.clone(),
+            header: true,
+            below: Vec::new(),
+            only_above: HashSet::new(),
+            from_context: false,
+        }
     }
 
     pub(super) fn open(&self) -> io::Result<Box<dyn Read>> {

@@ -84,7 +84,8 @@ impl Source {
             Self::Local(dir) => Ok(dir.lookup(path)?),
             Self::Layers(view) => match view.lookup(path)? {
                 Some(meta) => Ok(Some(layer_entry(view, path.clone(), meta)?)),
-                None => Ok(None),
+                // The empty image has a root, too.
+                None => Ok(path.is_root().then(single::root_entry)),
             },
             Self::Single(_) if path.is_root() => Ok(Some(single::root_entry())),
             Self::Single(file) => Ok((file.entry().path == *path).then(|| file.entry().clone())),

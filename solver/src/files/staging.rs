@@ -220,12 +220,21 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Loop`], or a layer that can't be read.
     pub fn resolve(&self, text: &[u8], follow_last: bool) -> Result<LayerPath, StagingError> {
+        self.resolve_below(&LayerPath::root(), text, follow_last)
+    }
+
+    /// As [`Staging::resolve`], from a directory that takes the place of the root: neither `..` nor links lead out of it.
+    ///
+    /// # Errors
+    /// As for [`Staging::resolve`].
+    pub fn resolve_below(&self, root: &LayerPath, text: &[u8], follow_last: bool) -> Result<LayerPath, StagingError> {
         let mut left: Vec<Vec<u8>> = components_reversed(text);
-        let mut at = LayerPath::root();
+        let mut at = root.clone();
         let mut links = 0;
         while let Some(component) = left.pop() {
             match component.as_slice() {
                 b"" | b"." => continue,
+                b".." if at == *root => continue,
                 b".." => {
                     at = at.parent().unwrap_or_default();
                     continue;
@@ -246,7 +255,7 @@ impl Staging {
             }
             let target = self.link_target(&next)?;
             if target.starts_with(b"/") {
-                at = LayerPath::root();
+                at = root.clone();
             }
             left.extend(components_reversed(&target));
         }

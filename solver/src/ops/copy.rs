@@ -150,7 +150,9 @@ impl CopyOp {
         let mut staging = Staging::new(view);
         let owner = match &self.owner {
             Some(owner) if staging.has_no_base() && users::has_names(owner) => {
-                let message = format!("user {owner:?} can't be looked up: there is no /etc/passwd below");
+                let why =
+                    if self.link { "--link knows nothing of the image below" } else { "there is no /etc/passwd below" };
+                let message = format!("user {owner:?} can't be looked up: {why}; a number needs no looking up");
                 return Err(OpError::User { message });
             }
             Some(owner) => Some(users::owner(&staging, owner)?),
@@ -167,7 +169,7 @@ impl CopyOp {
                 match archive {
                     Some(archive) => {
                         archive::place(&mut staging, trees.len(), &archive, &placement)?;
-                        trees.push(archive);
+                        trees.push(archive.tree);
                     }
                     None => copy::place(&mut staging, *tree, root, digests, &placement)?,
                 }

@@ -93,7 +93,7 @@ impl fmt::Display for RunNetwork {
 /// A mount of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MountOp {
-    /// Absolute path in the container.
+    /// Absolute path in the container, as it is written: `/c` and `/c/` are two keys.
     pub target: String,
     /// What is mounted.
     pub kind: MountKind,
@@ -128,17 +128,17 @@ pub enum MountKind {
         id: String,
         /// What two steps at once do.
         sharing: parser::Sharing,
-        /// What it starts with: an input, and the path inside.
-        seed: Option<(usize, String)>,
+        /// What it holds when it is made.
+        first: FirstContent,
         /// Writes fail.
         read_only: bool,
-        /// Of the directory, when it is made.
-        owner: Owner,
     },
     /// Memory.
     Tmpfs {
         /// Limit in bytes.
         size: Option<u64>,
+        /// Writes fail.
+        read_only: bool,
     },
     /// A secret.
     Secret {
@@ -162,6 +162,15 @@ pub enum MountKind {
         /// Of the socket.
         owner: Owner,
     },
+}
+
+/// What the directory of a cache mount is when it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FirstContent {
+    /// Empty, of this owner and mode.
+    Empty(Owner),
+    /// A copy of a directory, its owner and mode included: an input, and the path inside.
+    Copied((usize, String)),
 }
 
 impl RunOp {
@@ -260,11 +269,16 @@ impl MountOp {
         }
     }
 
+    /// The target without `.`, `..`, double and trailing slashes.
+    pub(crate) fn path(&self) -> String {
+        parser::gomatch::clean_path(&self.target)
+    }
+
     /// The input it shows and the path in it.
     fn tree(&self) -> Option<(usize, &str)> {
         match &self.kind {
             MountKind::Bind { input, source, .. } => Some((*input, source)),
-            MountKind::Cache { seed: Some((input, source)), .. } => Some((*input, source)),
+            MountKind::Cache { first: FirstContent::Copied((input, source)), .. } => Some((*input, source)),
             _ => None,
         }
     }
@@ -276,16 +290,22 @@ impl MountOp {
                 manifest.line("mount", format_args!("bind {target} {}", if *read_only { "ro" } else { "rw" }));
                 lists.next().iter().for_each(|list| manifest.line("files", Digest::of(list)));
             }
-            MountKind::Cache { seed, read_only, owner, id: _, sharing: _ } => {
+            MountKind::Cache { first, read_only, id: _, sharing: _ } => {
                 let access = if *read_only { "ro" } else { "rw" };
-                manifest.line("mount", format_args!("cache {target} {access} {owner}"));
-                if seed.is_some() {
-                    lists.next().iter().for_each(|list| manifest.line("files", Digest::of(list)));
+                match first {
+                    FirstContent::Empty(owner) => {
+                        manifest.line("mount", format_args!("cache {target} {access} {owner}"));
+                    }
+                    FirstContent::Copied(_) => {
+                        manifest.line("mount", format_args!("cache {target} {access} copied"));
+                        lists.next().iter().for_each(|list| manifest.line("files", Digest::of(list)));
+                    }
                 }
             }
-            MountKind::Tmpfs { size } => {
+            MountKind::Tmpfs { size, read_only } => {
                 let size = size.map_or("unlimited".to_owned(), |size| size.to_string());
-                manifest.line("mount", format_args!("tmpfs {target} {size}"));
+                let access = if *read_only { " ro" } else { "" };
+                manifest.line("mount", format_args!("tmpfs {target} {size}{access}"));
             }
             MountKind::Secret { id, file, env, required, owner } => {
                 let env = env.as_deref().unwrap_or("-");

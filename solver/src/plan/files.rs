@@ -1,7 +1,7 @@
 //! COPY and ADD: what is copied from where to where, as ops. Pure; nothing is looked at on disk.
 
 use parser::chmod::Chmod;
-use parser::{AddInstr, CopyFiles, CopyInstr, Heredoc, Spanned, Word};
+use parser::{AddInstr, CopyFiles, CopyInstr, Heredoc, Spanned};
 
 use super::lower::Lowering;
 use super::stage::{Place, Stage};
@@ -17,7 +17,7 @@ impl Stage {
         lowering: &mut Lowering<'_>,
         copy: &CopyInstr,
         place: Place<'_>,
-    ) -> Result<OpId, PlanError> {
+    ) -> Result<(OpId, String), PlanError> {
         let from = match &copy.from {
             Some(from) => Some(lowering.named_tree(self, from, place)?),
             None => None,
@@ -26,6 +26,7 @@ impl Stage {
         plan.parents = copy.parents;
         for word in &copy.files.sources {
             let path = self.expand(lowering, word, place)?;
+            plan.words.push(path.clone());
             if is_remote(&path) {
                 let error = place.error(format!("source can't be a git ref or a URL for COPY: `{path}`"), word.span);
                 return Err(error.with_help("ADD fetches files and repositories").into());
@@ -36,7 +37,7 @@ impl Stage {
             };
             plan.path(tree, path, &copy.files);
         }
-        self.finish(lowering, plan, &copy.files, place)
+        self.finish(lowering, plan, "COPY", &copy.files, place)
     }
 
     pub(crate) fn add(
@@ -44,7 +45,7 @@ impl Stage {
         lowering: &mut Lowering<'_>,
         add: &AddInstr,
         place: Place<'_>,
-    ) -> Result<OpId, PlanError> {
+    ) -> Result<(OpId, String), PlanError> {
         let mut plan = self.start(lowering, &add.files, place)?;
         plan.unpack = match add.unpack {
             None => Unpack::LocalArchives,
@@ -57,6 +58,7 @@ impl Stage {
         };
         for word in &add.files.sources {
             let path = self.expand(lowering, word, place)?;
+            plan.words.push(path.clone());
             let git = GitOp::parse(&path).map_err(|error| place.error(error.to_string(), word.span))?;
             if let Some(git) = git {
                 plan.add_git(lowering, git, add, checksum.as_ref(), place)?;
@@ -70,7 +72,7 @@ impl Stage {
                 plan.path(tree, path, &add.files);
             }
         }
-        self.finish(lowering, plan, &add.files, place)
+        self.finish(lowering, plan, "ADD", &add.files, place)
     }
 
     fn start(&self, lowering: &mut Lowering<'_>, files: &CopyFiles, place: Place<'_>) -> Result<CopyPlan, PlanError> {
@@ -80,43 +82,56 @@ impl Stage {
         if slash && !dest.is_empty() && path != "/" {
             path.push('/');
         }
-        Ok(CopyPlan { inputs: Vec::new(), sources: Vec::new(), dest: path, parents: false, unpack: Unpack::Never })
+        Ok(CopyPlan {
+            inputs: Vec::new(),
+            sources: Vec::new(),
+            words: Vec::new(),
+            written_dest: dest,
+            dest: path,
+            parents: false,
+            unpack: Unpack::Never,
+        })
     }
 
     fn finish(
         &self,
         lowering: &mut Lowering<'_>,
         mut plan: CopyPlan,
+        keyword: &str,
         files: &CopyFiles,
         place: Place<'_>,
-    ) -> Result<OpId, PlanError> {
+    ) -> Result<(OpId, String), PlanError> {
         for heredoc in &files.heredocs {
+            plan.words.push(format!("<<{}", heredoc.name));
             plan.sources.push(self.heredoc(lowering, heredoc, place)?);
         }
         let owner = match &files.chown {
             Some(word) => Some(self.expand(lowering, word, place)?).filter(|owner| !owner.is_empty()),
             None => None,
         };
-        let chmod = match &files.chmod {
-            Some(word) => Some(self.chmod(lowering, word, place)?),
+        let mode = match &files.chmod {
+            Some(word) => Some((self.expand(lowering, word, place)?, word.span)).filter(|(mode, _)| !mode.is_empty()),
             None => None,
         };
+        let chmod = match &mode {
+            Some((text, span)) => {
+                Some(Chmod::parse(text).map_err(|e| PlanError::from(place.error(e.to_string(), *span)))?)
+            }
+            None => None,
+        };
+        let created_by = plan.created_by(keyword, owner.as_deref(), mode.as_ref().map(|(text, _)| text.as_str()));
         let op = CopyOp {
             sources: plan.sources,
             dest: plan.dest,
             owner,
+            // With a mode it is an ordinary copy, in what it does to links and in when it is made anew: so in docker build.
+            link: files.link && chmod.is_none(),
             chmod,
-            link: files.link,
             unpack: plan.unpack,
             epoch: lowering.epoch,
         };
         let inputs = [vec![self.op], plan.inputs].concat();
-        Ok(lowering.graph.add(OpKind::Copy(op), inputs))
-    }
-
-    fn chmod(&self, lowering: &mut Lowering<'_>, word: &Word, place: Place<'_>) -> Result<Chmod, PlanError> {
-        let text = self.expand(lowering, word, place)?;
-        Chmod::parse(&text).map_err(|error| place.error(error.to_string(), word.span).into())
+        Ok((lowering.graph.add(OpKind::Copy(op), inputs), created_by))
     }
 
     fn heredoc(
@@ -125,6 +140,10 @@ impl Stage {
         heredoc: &Heredoc,
         place: Place<'_>,
     ) -> Result<CopySource, PlanError> {
+        if parser::gomatch::clean_path(&format!("/{}", heredoc.name)).trim_start_matches('/').contains('/') {
+            let message = format!("`{}` can't be the name of a heredoc's file: it has a slash in it", heredoc.name);
+            return Err(place.error(message, heredoc.span).with_help("name the path in the destination").into());
+        }
         let mut content = heredoc.content();
         if heredoc.expand {
             let env = |name: &str| self.scope.get(name).map(str::to_owned);
@@ -141,12 +160,27 @@ impl Stage {
 struct CopyPlan {
     inputs: Vec<OpId>,
     sources: Vec<CopySource>,
+    /// The sources as the history has them.
+    words: Vec<String>,
+    /// The destination as written, variables replaced.
+    written_dest: String,
     dest: String,
     parents: bool,
     unpack: Unpack,
 }
 
 impl CopyPlan {
+    /// What the history says of it: the flags that decide what the files look like, the sources, the destination.
+    fn created_by(&self, keyword: &str, owner: Option<&str>, mode: Option<&str>) -> String {
+        let parents = self.parents.then(|| "--parents".to_owned());
+        let flags = [parents, owner.map(|o| format!("--chown={o}")), mode.map(|m| format!("--chmod={m}"))];
+        let mut words = vec![keyword.to_owned()];
+        words.extend(flags.into_iter().flatten());
+        words.extend(self.words.iter().cloned());
+        words.push(self.written_dest.clone());
+        format!("{} # buildkit", words.join(" "))
+    }
+
     /// The number of `op` among the inputs, where the base is number 0.
     fn input(&mut self, op: OpId) -> usize {
         let position = self.inputs.iter().position(|input| *input == op).unwrap_or_else(|| {

@@ -58,6 +58,9 @@ impl Lowering<'_> {
 
     /// A context of that name, also by a normalised image name.
     pub(crate) fn named_context(&self, name: &str) -> Option<NamedContext> {
+        if ["scratch", "context"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+            return None;
+        }
         let contexts = &self.request.contexts;
         if let Some(context) = contexts.get(&name.to_lowercase()) {
             return Some(context.clone());
@@ -116,7 +119,8 @@ impl Lowering<'_> {
             return self.start_from_context(&context, platform);
         }
         if name == "scratch" {
-            return Ok(self.start_from_scratch(platform));
+            // The empty image is for whatever the build is for.
+            return Ok(self.start_from_scratch(&self.request.platform.clone()));
         }
         let request =
             BaseRequest { base: BaseRef::Name(self.reference(name, span, place)?), platform: platform.clone() };
@@ -150,7 +154,7 @@ impl Lowering<'_> {
                 let tree = self.context_tree(context, platform)?;
                 let mut output = self.start_from_scratch(platform);
                 output.op = self.copy_all(output.op, tree);
-                output.history.push(PlannedHistory::Own { created_by: "COPY / /".to_owned(), op: Some(output.op) });
+                output.unrecorded.push(output.op);
                 Ok(output)
             }
         }
@@ -188,6 +192,8 @@ impl Lowering<'_> {
             scope,
             base_created: None,
             base_layers: 0,
+            unrecorded: Vec::new(),
+            workdir_is_set: false,
         }
     }
 
@@ -201,7 +207,17 @@ impl Lowering<'_> {
         set_platform(&mut config, &platform);
         set_default_path(&mut config);
         let scope = Scope::from_env(&config.config.env);
-        StageOutput { op, config, history, platform, scope, base_created, base_layers: base.chain.len() }
+        StageOutput {
+            op,
+            config,
+            history,
+            platform,
+            scope,
+            base_created,
+            base_layers: base.chain.len(),
+            unrecorded: Vec::new(),
+            workdir_is_set: false,
+        }
     }
 }
 

@@ -12,7 +12,8 @@ use parser::{Diagnostic, Dockerfile, Instruction, InstructionKind, Span};
 use super::scope::GlobalArgs;
 use super::stage::{Place, Stage};
 use super::{
-    Base, BaseRequest, Bases, LintStages, Linted, Lowered, Missing, Plan, PlanError, PlannedStep, Request, StageOutput,
+    Base, BaseRequest, Bases, LintStages, Linted, Lowered, Missing, Plan, PlanError, PlannedHistory, PlannedStep,
+    Request, StageOutput,
 };
 use crate::graph::{Graph, OpId};
 
@@ -53,6 +54,7 @@ pub fn lower(
     let target = target_index(dockerfile, request)?;
     let mut lowering = Lowering::new(dockerfile, request, bases, graph, target);
     lowering.global_args()?;
+    lowering.check_from_lines()?;
     let needed = lowering.reachable(target);
     lowering.check_stages(&needed)?;
     let result = lowering.all_of(needed).and_then(|()| lowering.stage_output(target));
@@ -61,6 +63,13 @@ pub fn lower(
     }
     let mut output = result?;
     output.config.config.labels.extend(request.labels.iter().cloned());
+    take_platform(&mut output, request);
+    output.history.extend(
+        output
+            .unrecorded
+            .iter()
+            .map(|op| PlannedHistory::Own { created_by: "buildkit.exporter.image.v0".to_owned(), op: Some(*op) }),
+    );
     let skipped = dockerfile.stages.iter().filter(|stage| lowering.outputs[stage.index].is_none());
     let skipped = skipped.map(parser::Stage::display_name).collect();
     let mut steps = lowering.steps;
@@ -78,6 +87,7 @@ pub fn lint(dockerfile: &Dockerfile, request: &Request, stages: LintStages, base
     };
     let mut lowering = Lowering::new(dockerfile, request, bases, &mut graph, target);
     let result = lowering.global_args().and_then(|()| {
+        lowering.check_from_lines()?;
         let stages = match (stages, &request.target) {
             (LintStages::All, None) => (0..dockerfile.stages.len()).collect(),
             _ => lowering.reachable(target),
@@ -93,8 +103,23 @@ pub fn lint(dockerfile: &Dockerfile, request: &Request, stages: LintStages, base
     Linted::Done(found)
 }
 
+/// The image of a build for another platform is for that platform, whatever its base says: `FROM --platform=$BUILDPLATFORM` is how
+/// what needs no emulation is put into images for others.
+fn take_platform(output: &mut StageOutput, request: &Request) {
+    let (wanted, config) = (&request.platform, &mut output.config);
+    if *wanted == request.build_platform {
+        return;
+    }
+    let same = wanted.os == config.os && wanted.architecture == config.architecture;
+    config.os.clone_from(&wanted.os);
+    config.architecture.clone_from(&wanted.architecture);
+    if wanted.variant.is_some() || !same {
+        config.variant.clone_from(&wanted.variant);
+    }
+}
+
 pub(crate) fn target_index(dockerfile: &Dockerfile, request: &Request) -> Result<usize, PlanError> {
-    match &request.target {
+    match request.target.as_ref().filter(|target| !target.is_empty()) {
         Some(target) => match parser::stages::resolve_target(dockerfile, target) {
             Ok(stage) => Ok(stage.index),
             Err(diagnostic) => Err((*diagnostic).into()),
@@ -109,7 +134,9 @@ pub(crate) fn target_index(dockerfile: &Dockerfile, request: &Request) -> Result
 /// The variables that every FROM line can use.
 fn predefined(dockerfile: &Dockerfile, request: &Request, target: usize) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
-    let stage = dockerfile.stages[target].name.as_ref().map_or("default", |name| name.value.as_str());
+    let given = request.target.as_deref().filter(|target| !target.is_empty());
+    let named = || dockerfile.stages[target].name.as_ref().map(|name| name.value.as_str());
+    let stage = given.or_else(named).unwrap_or("default");
     values.insert("TARGETSTAGE".to_owned(), stage.to_owned());
     for (prefix, platform) in [("TARGET", &request.platform), ("BUILD", &request.build_platform)] {
         values.insert(format!("{prefix}PLATFORM"), platform.to_string());
@@ -164,19 +191,39 @@ impl<'a> Lowering<'a> {
         for instruction in &self.dockerfile.global_args {
             let place = Place { instruction: None, span: instruction.span, line: instruction.line, in_file: true };
             for arg in &instruction.kind.args {
-                let name = self.expand_global(&arg.name, place)?;
-                let default = match &arg.default {
-                    Some(word) => Some(self.expand_global(word, place)?),
-                    None => None,
+                let name = arg.name.text.as_str();
+                let value = match (self.request.build_args.get(name), &arg.default) {
+                    (Some(given), _) => Some(given.clone()),
+                    (None, Some(word)) => Some(self.expand_global(word, place)?),
+                    (None, None) => None,
                 };
-                let given = self.request.build_args.get(&name).cloned();
-                if let (EPOCH, None, Some(text)) = (&*name, &given, &default) {
+                if let (EPOCH, None, Some(text)) = (name, self.request.build_args.get(name), &value) {
                     self.epoch = default_epoch(text).map_err(|message| place.error(message, instruction.span))?;
                 }
-                self.globals.declare(&name, given.or(default));
+                self.globals.declare(name, value);
             }
         }
         Ok(())
+    }
+
+    /// What FROM lines say is looked at in all stages, before it is known which of them are needed.
+    fn check_from_lines(&self) -> Result<(), PlanError> {
+        let checks = self.dockerfile.stages.iter().flat_map(|stage| {
+            let place = Place::of_from(stage);
+            [self.base_name(stage, place).map(drop), self.stage_platform(stage, place).map(drop)]
+        });
+        let diagnostics: Vec<Diagnostic> = checks.filter_map(Result::err).flat_map(|error| error.diagnostics).collect();
+        if diagnostics.is_empty() { Ok(()) } else { Err(PlanError { diagnostics }) }
+    }
+
+    /// What a stage is based on, variables replaced.
+    fn base_name(&self, stage: &parser::Stage, place: Place<'_>) -> Result<String, PlanError> {
+        let word = &stage.from.kind.image;
+        let image = self.expand_global(word, place)?;
+        if image.is_empty() {
+            return Err(place.error(format!("base name ({}) should not be blank", word.text), word.span).into());
+        }
+        Ok(image)
     }
 
     fn expand_global(&self, word: &parser::Word, place: Place<'_>) -> Result<String, PlanError> {
@@ -268,11 +315,7 @@ impl<'a> Lowering<'a> {
         if let Some(output) = self.replaced(parsed, &platform)? {
             return Ok(output);
         }
-        let image = self.expand_global(&parsed.from.kind.image, place)?;
-        if image.is_empty() {
-            let message = format!("base name ({}) should not be blank", parsed.from.kind.image.text);
-            return Err(place.error(message, parsed.from.kind.image.span).into());
-        }
+        let image = self.base_name(parsed, place)?;
         let start = self.start(&image, parsed.index, &platform, parsed.from.kind.image.span, place)?;
         let name = parsed.name.as_ref().map_or_else(String::new, |name| name.value.clone());
         let mut stage = Stage::new(parsed.index, name, start);
@@ -309,11 +352,10 @@ impl<'a> Lowering<'a> {
     /// Runs the ONBUILD triggers that the base brings along.
     fn fire(&mut self, stage: &mut Stage, triggers: &[String], place: Place<'_>) -> Result<(), PlanError> {
         for trigger in triggers {
-            let instruction =
-                parser::parse_instruction(trigger, self.dockerfile.escape).map_err(|mut diagnostic| {
-                    diagnostic.message = format!("ONBUILD {trigger}: {}", diagnostic.message);
-                    Place { in_file: false, ..place }.relocate(*diagnostic)
-                })?;
+            let instruction = parser::parse_instruction(trigger, '\\').map_err(|mut diagnostic| {
+                diagnostic.message = format!("ONBUILD {trigger}: {}", diagnostic.message);
+                Place { in_file: false, ..place }.relocate(*diagnostic)
+            })?;
             let instruction = Instruction { text: format!("ONBUILD {}", instruction.text), ..instruction };
             stage.instruction(self, &instruction, Place { in_file: false, instruction: None, ..place })?;
         }
@@ -340,7 +382,7 @@ impl<'a> Lowering<'a> {
 
     /// Notes the use of variables that are not set.
     pub(crate) fn undefined(&mut self, stage: &Stage, vars: &VarsUsed, span: Span, place: Place<'_>) {
-        self.undefined_names(stage, vars.unset.iter().cloned(), span, place);
+        self.undefined_names(stage, vars.without_value().map(str::to_owned), span, place);
     }
 
     pub(crate) fn undefined_names(

@@ -3,6 +3,7 @@
 
 mod files;
 mod from;
+mod history;
 mod lower;
 mod mounts;
 mod outline;
@@ -44,7 +45,7 @@ pub struct Request {
     pub labels: Vec<(String, String)>,
     /// Settings of every RUN.
     pub run: RunDefaults,
-    /// SOURCE_DATE_EPOCH: the time of what the builder itself makes.
+    /// SOURCE_DATE_EPOCH as passed: the time of what the builder itself makes.
     pub epoch: Option<Time>,
 }
 
@@ -231,6 +232,10 @@ pub struct StageOutput {
     pub base_created: Option<String>,
     /// How many of its layers are the base image's.
     pub base_layers: usize,
+    /// Layers of contexts used as base images: no instruction made them, so the history has them at its end.
+    pub unrecorded: Vec<OpId>,
+    /// WORKDIR was used, so that a relative one no longer hangs on the base image.
+    pub workdir_is_set: bool,
 }
 
 impl Eq for StageOutput {}

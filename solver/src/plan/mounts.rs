@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use parser::{FileInfo, MountKind as Parsed, RunMount};
+use parser::{FileInfo, MountKind as Parsed, RunMount, Span, gomatch};
 
 use super::PlanError;
 use super::lower::Lowering;
 use super::stage::{Place, Stage};
 use crate::files::select::Pattern;
 use crate::graph::OpId;
-use crate::ops::run::{MountKind, Owner};
+use crate::ops::run::{FirstContent, MountKind, Owner};
 use crate::ops::{CopyOp, CopySource, ImageOp, MountOp, OpKind, Unpack};
 
 impl Stage {
@@ -38,7 +38,7 @@ impl Stage {
             .resolve(|text| {
                 let env = |name: &str| self.scope.get(name).map(str::to_owned);
                 let expanded = parser::expand::expand_word(text, &env, lowering.dockerfile.escape)?;
-                unset.extend(expanded.vars.unset);
+                unset.extend(expanded.vars.without_value().map(str::to_owned));
                 Ok(expanded.text)
             })
             .map_err(|diagnostic| place.relocate(*diagnostic))?;
@@ -59,50 +59,68 @@ impl Stage {
             }
             Ok::<_, PlanError>((input, source))
         };
-        let target = |default: Option<String>| -> Result<String, PlanError> {
-            let path = match parsed.target.clone().or(default) {
-                Some(path) => self.absolute(&path),
-                None => return Err(place.error("mount target is required", mount.span).into()),
-            };
-            if path == "/" {
-                return Err(place.error("invalid mount target \"/\"", mount.span).into());
-            }
-            Ok(path)
-        };
+        let written = parsed.target.as_deref().unwrap_or_default();
+        let target = |written: &str| self.mount_target(written, mount.span, place);
         match &parsed.kind {
             Parsed::Bind { from, source, readonly } => {
                 let (input, source) = tree(lowering, from, source)?;
                 let kind = MountKind::Bind { input, source, read_only: *readonly };
-                Ok(MountOp { target: target(None)?, kind })
+                Ok(MountOp { target: target(written)?, kind })
             }
             Parsed::Cache { id, sharing, from, source, readonly, owner } => {
-                let target = target(None)?;
+                let whole = source.trim_matches('/').is_empty();
+                if from.is_none() && !whole {
+                    let error = place.error("a cache mount with a source needs a from to take it from", mount.span);
+                    return Err(error.with_help("name a stage or an image: from=NAME").into());
+                }
                 let seed = match from {
                     Some(_) => Some(tree(lowering, from, source)?),
                     None => None,
                 };
-                let id = id.clone().unwrap_or_else(|| target.clone());
-                let owner = with_defaults(owner, 0o755);
-                let kind = MountKind::Cache { id, sharing: *sharing, seed, read_only: *readonly, owner };
-                Ok(MountOp { target, kind })
+                let first = match (seed, is_given(owner)) {
+                    (Some(seed), false) => FirstContent::Copied(seed),
+                    (Some(seed), true) if !whole => FirstContent::Copied(seed),
+                    // What is said of the directory makes it another one than that of the image.
+                    _ => FirstContent::Empty(cache_owner(owner)),
+                };
+                let id = id.clone().unwrap_or_else(|| gomatch::clean_path(written));
+                let id = match lowering.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS") {
+                    Some(namespace) => format!("{namespace}/{id}"),
+                    None => id,
+                };
+                let kind = MountKind::Cache { id, sharing: *sharing, first, read_only: *readonly };
+                Ok(MountOp { target: target(written)?, kind })
             }
-            Parsed::Tmpfs { size_bytes, .. } => {
-                Ok(MountOp { target: target(None)?, kind: MountKind::Tmpfs { size: *size_bytes } })
+            Parsed::Tmpfs { size_bytes, readonly } => {
+                let kind = MountKind::Tmpfs { size: *size_bytes, read_only: *readonly };
+                Ok(MountOp { target: target(written)?, kind })
             }
             Parsed::Secret { id, env, required, owner } => {
                 let file = parsed.target.is_some() || env.is_none();
-                let target = target(Some(format!("/run/secrets/{id}")))?;
+                let default = format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or_default());
+                let target = target(parsed.target.as_deref().unwrap_or(&default))?;
                 let owner = with_defaults(owner, 0o400);
                 let kind = MountKind::Secret { id: id.clone(), file, env: env.clone(), required: *required, owner };
                 Ok(MountOp { target, kind })
             }
             Parsed::Ssh { id, required, owner } => {
-                let target = target(Some(format!("/run/buildkit/ssh_agent.{agents}")))?;
+                let default = format!("/run/buildkit/ssh_agent.{agents}");
+                let target = target(parsed.target.as_deref().unwrap_or(&default))?;
                 *agents += 1;
                 let owner = with_defaults(owner, 0o600);
                 Ok(MountOp { target, kind: MountKind::Ssh { id: id.clone(), required: *required, owner } })
             }
         }
+    }
+
+    /// Where a mount goes: an absolute path as it is written, a relative one below the working directory, none is that itself.
+    fn mount_target(&self, written: &str, span: Span, place: Place<'_>) -> Result<String, PlanError> {
+        let absolute = self.absolute(written);
+        if absolute == "/" {
+            let error = place.error("invalid mount target \"/\"", span);
+            return Err(error.with_help("mount to a directory below the root").into());
+        }
+        Ok(if written.starts_with('/') { written.to_owned() } else { absolute })
     }
 }
 
@@ -137,4 +155,14 @@ const MOUNTED: &str = "tree";
 
 fn with_defaults(info: &FileInfo, mode: u32) -> Owner {
     Owner { mode: info.mode.unwrap_or(mode), uid: info.uid.unwrap_or(0), gid: info.gid.unwrap_or(0) }
+}
+
+fn is_given(info: &FileInfo) -> bool {
+    info.mode.is_some() || info.uid.is_some() || info.gid.is_some()
+}
+
+/// The directory of a cache gets no set-id and no sticky bit.
+fn cache_owner(info: &FileInfo) -> Owner {
+    let owner = with_defaults(info, 0o755);
+    Owner { mode: owner.mode & 0o777, ..owner }
 }

@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// ARGs that no command sees.
+const NOT_FOR_RUN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
 /// The variables that RUN sees, in order, and which of them come from ARG.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scope {
@@ -43,13 +46,14 @@ impl Scope {
         self.put(name, value);
     }
 
-    /// Declares an ARG. Without a value it stays unset and is not handed to RUN, but counts as declared.
+    /// Declares an ARG. Without a value it stays unset and is not handed to RUN, but counts as declared. So it is with the names that
+    /// speak to the builder alone.
     pub fn declare_arg(&mut self, name: &str, value: Option<&str>) {
         match self.declared.iter_mut().find(|(n, _)| n == name) {
             Some((_, old)) => *old = value.map(str::to_owned),
             None => self.declared.push((name.to_owned(), value.map(str::to_owned))),
         }
-        if let Some(value) = value {
+        if let Some(value) = value.filter(|_| !NOT_FOR_RUN.contains(&name)) {
             self.args.insert(name.to_owned());
             self.put(name, value);
         }
@@ -85,11 +89,14 @@ impl Scope {
         self.open || self.declared.iter().any(|(n, _)| n == name)
     }
 
-    /// `|2 A=1 B=2 ` before a command in the history, as docker writes it; empty without ARGs.
+    /// `|2 A=1 B= ` before a command in the history, as docker writes it: each declared ARG with the value that its name has now.
+    /// Empty without ARGs.
     pub fn history_prefix(&self) -> String {
-        let set: Vec<String> =
-            self.declared.iter().filter_map(|(n, v)| v.as_ref().map(|v| format!("{n}={v}"))).collect();
-        if set.is_empty() { String::new() } else { format!("|{} {} ", set.len(), set.join(" ")) }
+        let value = |name: &str, declared: &Option<String>| {
+            self.get(name).map(str::to_owned).or_else(|| declared.clone()).unwrap_or_default()
+        };
+        let args: Vec<String> = self.declared.iter().map(|(n, v)| format!("{n}={}", value(n, v))).collect();
+        if args.is_empty() { String::new() } else { format!("|{} {} ", args.len(), args.join(" ")) }
     }
 }
 
@@ -115,9 +122,10 @@ impl GlobalArgs {
         Self { declared: BTreeMap::new(), platform }
     }
 
-    /// Declares a global ARG with the value in force, if there is one.
+    /// Declares a global ARG with the value in force, if there is one; declared again without one, it keeps what it has.
     pub fn declare(&mut self, name: &str, value: Option<String>) {
-        self.declared.insert(name.to_owned(), value);
+        let known = self.declared.entry(name.to_owned()).or_default();
+        *known = value.or_else(|| known.take());
     }
 
     /// What a FROM line or a later global default sees, and what a stage imports by a bare `ARG NAME`.
@@ -148,7 +156,7 @@ mod tests {
         assert!(!scope.arg_names().contains("X"));
         scope.declare_arg("Y", Some("4"));
         assert_eq!(scope.get("Y"), Some("4"));
-        assert_eq!(scope.history_prefix(), "|2 X=1 Y=4 ");
+        assert_eq!(scope.history_prefix(), "|2 X=3 Y=4 ");
     }
 
     #[test]
@@ -157,5 +165,24 @@ mod tests {
         scope.declare_arg("X", None);
         assert!(scope.env().is_empty());
         assert!(scope.is_declared("X"));
+        assert_eq!(scope.history_prefix(), "|1 X= ");
+    }
+
+    #[test]
+    fn an_arg_for_the_builder_is_not_exported() {
+        let mut scope = Scope::default();
+        scope.declare_arg("BUILDKIT_SBOM_SCAN_STAGE", Some("true"));
+        assert!(scope.env().is_empty());
+        assert_eq!(scope.history_prefix(), "|1 BUILDKIT_SBOM_SCAN_STAGE=true ");
+    }
+
+    #[test]
+    fn a_global_arg_declared_again_keeps_its_value() {
+        let mut globals = GlobalArgs::default();
+        globals.declare("A", Some("1".to_owned()));
+        globals.declare("A", None);
+        assert_eq!(globals.get("A"), Some("1"));
+        globals.declare("A", Some("2".to_owned()));
+        assert_eq!(globals.get("A"), Some("2"));
     }
 }

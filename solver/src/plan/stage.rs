@@ -1,8 +1,6 @@
 //! One stage while it is lowered: its variables, its config, the op it has come to, and the instructions that only change the
 //! config. COPY and ADD are in `files`, RUN mounts in `mounts`. Pure.
 
-use std::collections::BTreeSet;
-
 use oci::{Healthcheck, ImageConfig, Platform};
 use parser::{
     CommandLine, Diagnostic, HealthcheckInstr, Instruction, InstructionKind, KeyValue, Network, Script, Security, Span,
@@ -12,7 +10,7 @@ use serde_json::json;
 
 use super::lower::Lowering;
 use super::scope::{Scope, set_config_env};
-use super::{PlanError, PlannedHistory, PlannedStep, StageOutput};
+use super::{PlanError, PlannedHistory, PlannedStep, StageOutput, history};
 use crate::graph::OpId;
 use crate::ops::{MkdirOp, OpKind, RunNetwork, RunOp};
 
@@ -32,6 +30,8 @@ pub(crate) struct Stage {
     pub(crate) base_name: String,
     base_created: Option<String>,
     base_layers: usize,
+    unrecorded: Vec<OpId>,
+    workdir_is_set: bool,
     /// CMD was set in this stage, so ENTRYPOINT leaves it alone.
     cmd_is_set: bool,
     /// Instructions so far, for the numbers in progress names.
@@ -82,6 +82,8 @@ impl Stage {
             platform: start.platform,
             base_created: start.base_created,
             base_layers: start.base_layers,
+            unrecorded: start.unrecorded,
+            workdir_is_set: start.workdir_is_set,
             base_name: String::new(),
             cmd_is_set: false,
             steps_done: 1,
@@ -99,6 +101,8 @@ impl Stage {
             scope: self.scope,
             base_created: self.base_created,
             base_layers: self.base_layers,
+            unrecorded: self.unrecorded,
+            workdir_is_set: self.workdir_is_set,
         }
     }
 
@@ -180,12 +184,12 @@ impl Stage {
         let text = instruction.text.as_str();
         match &instruction.kind {
             InstructionKind::Copy(copy) => {
-                let op = self.copy(lowering, copy, place)?;
-                self.layer(lowering, place, text, format!("{text} # buildkit"), op);
+                let (op, created_by) = self.copy(lowering, copy, place)?;
+                self.layer(lowering, place, text, created_by, op);
             }
             InstructionKind::Add(add) => {
-                let op = self.add(lowering, add, place)?;
-                self.layer(lowering, place, text, format!("{text} # buildkit"), op);
+                let (op, created_by) = self.add(lowering, add, place)?;
+                self.layer(lowering, place, text, created_by, op);
             }
             InstructionKind::Run(run) => {
                 let op = self.run(lowering, run, place)?;
@@ -199,16 +203,11 @@ impl Stage {
                 self.step(lowering, place, text, None);
             }
             InstructionKind::Arg(arg) => {
-                self.args(lowering, &arg.args, place)?;
-                self.record(lowering, place, text, text.to_owned(), None);
+                let created_by = self.args(lowering, &arg.args, place)?;
+                self.record(lowering, place, text, created_by, None);
             }
             kind => {
-                self.config_instruction(lowering, kind, place)?;
-                let created_by = match kind {
-                    InstructionKind::Cmd(line) => format!("CMD {}", history_words(&self.command(line))),
-                    InstructionKind::Entrypoint(line) => format!("ENTRYPOINT {}", history_words(&self.command(line))),
-                    _ => text.to_owned(),
-                };
+                let created_by = self.config_instruction(lowering, kind, place)?;
                 self.record(lowering, place, text, created_by, None);
             }
         }
@@ -261,100 +260,148 @@ impl Stage {
             .collect()
     }
 
-    /// Instructions that change nothing but the config.
+    /// Instructions that change nothing but the config. Gives what the history says of them.
     fn config_instruction(
         &mut self,
         lowering: &mut Lowering<'_>,
         kind: &InstructionKind,
         place: Place<'_>,
-    ) -> Result<(), PlanError> {
-        match kind {
+    ) -> Result<String, PlanError> {
+        Ok(match kind {
             InstructionKind::Env(pairs) => {
-                for (name, value) in self.pairs(lowering, pairs, place)? {
-                    self.scope.set_env(&name, &value);
-                    set_config_env(&mut self.config.config.env, &name, &value);
+                let pairs = self.pairs(lowering, pairs, place)?;
+                for (name, value) in &pairs {
+                    self.scope.set_env(name, value);
+                    set_config_env(&mut self.config.config.env, name, value);
                 }
+                history::pairs("ENV", &pairs)
             }
             InstructionKind::Label(pairs) => {
                 let pairs = self.pairs(lowering, pairs, place)?;
+                let created_by = history::pairs("LABEL", &pairs);
                 self.config.config.labels.extend(pairs);
+                created_by
             }
-            InstructionKind::Cmd(line) => {
-                self.cmd_is_set = true;
-                self.config.config.args_escaped = matches!(line, CommandLine::Shell(_));
-                self.config.config.cmd = Some(self.command(line));
-            }
-            InstructionKind::Entrypoint(line) => {
-                let words = self.command(line);
-                self.config.config.entrypoint = (!words.is_empty()).then_some(words);
-                if !self.cmd_is_set {
-                    self.config.config.cmd = None;
-                }
-            }
+            InstructionKind::Cmd(line) => self.set_cmd(lowering, line, place),
+            InstructionKind::Entrypoint(line) => self.set_entrypoint(lowering, line, place),
             InstructionKind::Expose(ports) => self.expose(lowering, ports, place)?,
-            InstructionKind::Volume(paths) => {
-                for path in paths {
-                    let path = self.expand(lowering, path, place)?;
-                    if path.is_empty() {
-                        return Err(place.error("VOLUME specified can not be an empty string", place.span).into());
-                    }
-                    self.config.config.volumes.insert(path, json!({}));
-                }
+            InstructionKind::Volume(paths) => self.volumes(lowering, paths, place)?,
+            InstructionKind::User(word) => {
+                self.config.config.user = self.expand(lowering, word, place)?;
+                format!("USER {}", self.config.config.user)
             }
-            InstructionKind::User(word) => self.config.config.user = self.expand(lowering, word, place)?,
             InstructionKind::Stopsignal(word) => {
                 let signal = self.expand(lowering, word, place)?;
-                parser::signal::parse_signal(&signal)
+                parser::signal::check_stop_signal(&signal)
                     .map_err(|e| PlanError::from(place.error(e.to_string(), word.span)))?;
+                let created_by = format!("STOPSIGNAL {signal}");
                 self.config.config.stop_signal = Some(signal);
+                created_by
             }
-            InstructionKind::Healthcheck(check) => self.config.config.healthcheck = Some(healthcheck(check)),
-            InstructionKind::Shell(words) => self.config.config.shell = Some(words.clone()),
-            InstructionKind::Maintainer(word) => self.config.author = Some(word.text.clone()),
+            InstructionKind::Healthcheck(check) => {
+                history::healthcheck(self.config.config.healthcheck.insert(healthcheck(check)))
+            }
+            InstructionKind::Shell(words) => {
+                self.config.config.shell = Some(words.clone());
+                history::list("SHELL", words)
+            }
+            InstructionKind::Maintainer(word) => {
+                self.config.author = Some(word.text.clone());
+                format!("MAINTAINER {}", word.text)
+            }
             InstructionKind::Add(_)
             | InstructionKind::Arg(_)
             | InstructionKind::Copy(_)
             | InstructionKind::Onbuild(_)
             | InstructionKind::Run(_)
-            | InstructionKind::Workdir(_) => {}
-        }
-        Ok(())
+            | InstructionKind::Workdir(_) => unreachable!("these make layers, or have functions of their own"),
+        })
     }
 
-    fn expose(&mut self, lowering: &mut Lowering<'_>, ports: &[Word], place: Place<'_>) -> Result<(), PlanError> {
+    fn set_cmd(&mut self, lowering: &mut Lowering<'_>, line: &CommandLine, place: Place<'_>) -> String {
+        self.recommend_json(lowering, line, place);
+        let words = self.command(line);
+        let created_by = history::quoted_list("CMD", &words);
+        self.cmd_is_set = true;
+        self.config.config.args_escaped = true;
+        self.config.config.cmd = Some(words);
+        created_by
+    }
+
+    fn set_entrypoint(&mut self, lowering: &mut Lowering<'_>, line: &CommandLine, place: Place<'_>) -> String {
+        self.recommend_json(lowering, line, place);
+        let words = self.command(line);
+        let created_by = history::quoted_list("ENTRYPOINT", &words);
+        self.config.config.entrypoint = (!words.is_empty()).then_some(words);
+        if !self.cmd_is_set {
+            self.config.config.cmd = None;
+        }
+        created_by
+    }
+
+    /// Lint: a command in shell form, where no SHELL was asked for.
+    fn recommend_json(&self, lowering: &mut Lowering<'_>, line: &CommandLine, place: Place<'_>) {
+        if let (Some(instruction), CommandLine::Shell(line), None) =
+            (place.instruction, line, &self.config.config.shell)
+        {
+            let found = parser::lint::json_recommended(&lowering.dockerfile.check, instruction, line);
+            lowering.warn(found);
+        }
+    }
+
+    fn volumes(&mut self, lowering: &mut Lowering<'_>, paths: &[Word], place: Place<'_>) -> Result<String, PlanError> {
+        let mut expanded = Vec::new();
+        for word in paths {
+            let path = self.expand(lowering, word, place)?;
+            if path.is_empty() {
+                return Err(place.error("VOLUME specified can not be an empty string", word.span).into());
+            }
+            self.config.config.volumes.insert(path.clone(), json!({}));
+            expanded.push(path);
+        }
+        Ok(history::list("VOLUME", &expanded))
+    }
+
+    fn expose(&mut self, lowering: &mut Lowering<'_>, ports: &[Word], place: Place<'_>) -> Result<String, PlanError> {
+        let mut exposed = Vec::new();
         for word in ports {
             let env = |name: &str| self.scope.get(name).map(str::to_owned);
             let expanded = parser::expand::expand_words(&word.text, &env, lowering.dockerfile.escape)
                 .map_err(|e| PlanError::from(place.error(e.to_string(), word.span)))?;
-            lowering.undefined(self, &expanded.vars, word.span, place);
             for text in expanded.words {
                 let spec = parser::ports::parse_port_spec(&text)
                     .map_err(|e| PlanError::from(place.error(e.to_string(), word.span)))?;
-                self.config.config.exposed_ports.extend(spec.keys().map(|key| (key, json!({}))));
+                if let Some(instruction) = place.instruction {
+                    let check = &lowering.dockerfile.check;
+                    let found = parser::lint::expose(check, instruction, word.span, &text, &spec);
+                    found.into_iter().for_each(|found| lowering.warn(found));
+                }
+                exposed.extend(spec.keys());
             }
         }
-        Ok(())
+        self.config.config.exposed_ports.extend(exposed.iter().map(|key| (key.clone(), json!({}))));
+        Ok(history::list("EXPOSE", &exposed))
     }
 
+    /// Declares arguments. Their names are taken as they are written, and a default counts only where no value was passed.
     fn args(
         &mut self,
         lowering: &mut Lowering<'_>,
         args: &[parser::ArgDecl],
         place: Place<'_>,
-    ) -> Result<(), PlanError> {
+    ) -> Result<String, PlanError> {
+        let mut declared = Vec::new();
         for arg in args {
-            let name = self.expand(lowering, &arg.name, place)?;
-            let default = match &arg.default {
-                Some(word) => Some(self.expand(lowering, word, place)?),
-                None => None,
+            let name = arg.name.text.as_str();
+            let value = match (lowering.request.build_args.get(name), &arg.default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(word)) => Some(self.expand(lowering, word, place)?),
+                (None, None) => lowering.globals.get(name).map(str::to_owned),
             };
-            let value = match lowering.request.build_args.get(&name) {
-                Some(given) => Some(given.clone()),
-                None => default.or_else(|| lowering.globals.get(&name).map(str::to_owned)),
-            };
-            self.scope.declare_arg(&name, value.as_deref());
+            self.scope.declare_arg(name, value.as_deref());
+            declared.push((name.to_owned(), value));
         }
-        Ok(())
+        Ok(history::args(&declared))
     }
 
     fn set_workdir(
@@ -364,16 +411,21 @@ impl Stage {
         place: Place<'_>,
         text: &str,
     ) -> Result<(), PlanError> {
-        let path = self.expand(lowering, word, place)?;
-        if path.is_empty() {
-            return Err(place.error("WORKDIR requires a path that is not empty", word.span).into());
+        let written = self.expand(lowering, word, place)?;
+        if let (Some(instruction), false) = (place.instruction, self.workdir_is_set || written.starts_with('/')) {
+            let check = &lowering.dockerfile.check;
+            lowering.warn(parser::lint::relative_workdir(check, instruction, word.span, &written));
         }
-        let absolute = self.absolute(&path);
-        // An absolute path is stored as it is written, a relative one as what it comes to.
-        self.config.config.working_dir = if path.starts_with('/') { path } else { absolute.clone() };
-        let path = absolute;
-        let created_by = format!("WORKDIR {path}");
-        if path == "/" {
+        self.workdir_is_set = true;
+        // An absolute path is stored as it is written, a relative one as what it comes to, and an empty one changes nothing.
+        let path = self.absolute(&written);
+        self.config.config.working_dir = match written.as_str() {
+            "" => self.workdir().to_owned(),
+            absolute if absolute.starts_with('/') => written,
+            _ => path.clone(),
+        };
+        let created_by = format!("WORKDIR {}", self.config.config.working_dir);
+        if self.config.config.working_dir == "/" {
             self.record(lowering, place, text, created_by, None);
             return Ok(());
         }
@@ -424,7 +476,7 @@ impl Stage {
             args,
             script,
             env: self.scope.env(),
-            proxy: proxy_variables(&lowering.request.build_args, &self.scope),
+            proxy: proxy_variables(&lowering.request.build_args),
             cwd: self.workdir().to_owned(),
             user: self.config.config.user.clone(),
             network,
@@ -441,26 +493,14 @@ impl Stage {
     }
 }
 
-/// Proxy settings given as build arguments reach RUN without being declared, in both letter cases; declared ones are ordinary.
-fn proxy_variables(build_args: &std::collections::BTreeMap<String, String>, scope: &Scope) -> Vec<String> {
+/// Proxy settings given as build arguments reach RUN without being declared, in both letter cases, whatever ENV says.
+fn proxy_variables(build_args: &std::collections::BTreeMap<String, String>) -> Vec<String> {
     const NAMES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-    let mut variables = BTreeSet::new();
-    for (name, value) in build_args {
-        if NAMES.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-            for spelling in [name.to_uppercase(), name.to_lowercase()] {
-                if scope.get(&spelling).is_none() {
-                    variables.insert(format!("{spelling}={value}"));
-                }
-            }
-        }
-    }
-    variables.into_iter().collect()
-}
-
-/// A list of words as docker writes it into the history: `["a" "b"]`.
-fn history_words(words: &[String]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    format!("[{}]", quoted.join(" "))
+    let given = |name: &&str| build_args.iter().rev().find(|(given, _)| given.eq_ignore_ascii_case(name));
+    let both = |(name, value): (&String, &String)| {
+        [name.to_uppercase(), name.to_lowercase()].map(|name| format!("{name}={value}"))
+    };
+    NAMES.iter().filter_map(given).flat_map(both).collect()
 }
 
 fn healthcheck(check: &HealthcheckInstr) -> Healthcheck {

@@ -291,6 +291,8 @@ fn build_arguments(args: &BuildArgs) -> Result<BTreeMap<String, String>, Command
     {
         values.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
     }
+    // An empty one is none, and takes the place of that of the environment.
+    values.retain(|name, value| name != "SOURCE_DATE_EPOCH" || !value.is_empty());
     Ok(values)
 }
 

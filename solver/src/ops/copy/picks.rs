@@ -6,7 +6,7 @@ use cache::ContentDigest;
 use super::{CopyOp, CopySource, Unpack};
 use crate::error::{OpError, SelectHelp};
 use crate::files::copy::Placement;
-use crate::files::select::{self, Pattern, Root, SelectError};
+use crate::files::select::{self, Root, SelectError};
 use crate::files::similar::similar;
 use crate::files::source::{Source, SourceError};
 use crate::graph::OpId;
@@ -100,7 +100,7 @@ impl<'a> Picks<'a> {
         match &self.op.sources[number] {
             CopySource::Tree { input, pattern } => {
                 let tree = self.tree(*input)?;
-                let roots = select::select(tree, pattern).map_err(|error| explain(tree, pattern, error))?;
+                let roots = select::select(tree, pattern).map_err(|error| explain(tree, error))?;
                 let roots = roots.into_iter().map(|root| with_digests(tree, root)).collect::<Result<_, _>>()?;
                 Ok(Chosen { tree: input - 1, roots, unpack: unpack != Unpack::Never })
             }
@@ -130,12 +130,13 @@ fn with_digests(tree: &Source, root: Root) -> Result<Selected, SourceError> {
 }
 
 /// Says why a source is missing: a line of the ignore file keeps it away, or it is written wrong.
-fn explain(tree: &Source, pattern: &Pattern, error: SelectError) -> OpError {
-    let SelectError::Missing { .. } = error else { return OpError::Select { error, help: SelectHelp::None } };
+fn explain(tree: &Source, error: SelectError) -> OpError {
+    let SelectError::Missing { path } = &error else { return OpError::Select { error, help: SelectHelp::None } };
     let ignored = match tree {
-        Source::Local(dir) => dir.ignored_by(&pattern.text),
+        Source::Local(dir) => dir.ignored_by(path),
         Source::Layers(_) | Source::Single(_) => None,
     };
-    let meant = || similar(tree, &pattern.text).map_or(SelectHelp::None, SelectHelp::Meant);
-    OpError::Select { error, help: ignored.map_or_else(meant, SelectHelp::Ignored) }
+    let meant = || similar(tree, path).map_or(SelectHelp::None, SelectHelp::Meant);
+    let help = ignored.map_or_else(meant, SelectHelp::Ignored);
+    OpError::Select { error, help }
 }

@@ -16,7 +16,7 @@ use executor::{Container, ContainerSpec, Exit, Stdio};
 use oci::layer::{ChainView, Finished, Index, Lower, OverlayXattr, PackOptions};
 use oci::{DiffId, Digest};
 
-use super::{MountKind, MountOp, Owner, RunNetwork, RunOp};
+use super::{FirstContent, MountKind, MountOp, Owner, RunNetwork, RunOp};
 use crate::error::OpError;
 use crate::event::{Event, Stream, VertexId};
 use crate::files::checkout::checkout;
@@ -133,7 +133,9 @@ fn file(view: &ChainView, path: &str) -> Result<Vec<u8>, OpError> {
 
 /// The variables of the command: the stage's, HOME, and what never counts for the key.
 fn environment(op: &RunOp, worker: &LocalWorker<'_>, home: Option<&str>) -> Vec<String> {
+    let set_by_proxy = |name: &str| op.proxy.iter().any(|pair| pair.split('=').next() == Some(name));
     let mut env = op.env.clone();
+    env.retain(|pair| !pair.split('=').next().is_some_and(set_by_proxy));
     let has = |env: &[String], name: &str| env.iter().any(|pair| pair.split('=').next() == Some(name));
     if !has(&env, "PATH") {
         env.push(format!("PATH={}", executor::DEFAULT_PATH));
@@ -180,7 +182,7 @@ fn etc(op: &RunOp) -> Result<EtcSpec, OpError> {
         })?);
     }
     let hostname = op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned());
-    Ok(EtcSpec { hostname, domain: None, extra_hosts, dns: DnsOptions::default() })
+    Ok(EtcSpec { hostname, domain: None, extra_hosts, dns: DnsOptions::default(), of_a_step: true })
 }
 
 fn rlimits(limits: &[String]) -> Result<Vec<Rlimit>, OpError> {
@@ -210,7 +212,8 @@ fn add_mount(
     spec: &mut ContainerSpec,
     held: &mut Held,
 ) -> Result<(), OpError> {
-    let target = mount.target.as_str();
+    let target = mount.path();
+    let target = target.as_str();
     match &mount.kind {
         MountKind::Bind { input, source, read_only } => {
             let lowers = worker.lowers_of(&inputs[*input], vertex(id))?;
@@ -219,14 +222,15 @@ fn add_mount(
             let flags = MountFlags { read_only: *read_only, ..MountFlags::default() };
             spec.mounts.push(Mount::new(target, kind, flags));
         }
-        MountKind::Cache { id: cache_id, sharing, seed, read_only, owner } => {
-            let directory = cache_directory(worker, id, inputs, cache_id, *sharing, seed.as_ref(), *owner)?;
+        MountKind::Cache { id: cache_id, sharing, first, read_only } => {
+            let directory = cache_directory(worker, id, inputs, cache_id, *sharing, first)?;
             spec.mounts.push(Mount::bind(directory.path(), target, *read_only));
             held.mounts.push(directory);
         }
-        MountKind::Tmpfs { size } => {
-            let kind = executor::spec::MountKind::Tmpfs { size: *size, mode: 0o755 };
-            spec.mounts.push(Mount::new(target, kind, MountFlags { nosuid: true, ..MountFlags::default() }));
+        MountKind::Tmpfs { size, read_only } => {
+            let kind = executor::spec::MountKind::Tmpfs { size: *size, mode: 0o1777 };
+            let flags = MountFlags { nosuid: true, read_only: *read_only, ..MountFlags::default() };
+            spec.mounts.push(Mount::new(target, kind, flags));
         }
         MountKind::Secret { id: secret, file, required, owner, env: _ } => {
             let value = match worker.settings.secrets.get(secret) {
@@ -258,8 +262,7 @@ fn cache_directory(
     inputs: &[Value],
     cache_id: &str,
     sharing: parser::Sharing,
-    seed: Option<&(usize, String)>,
-    owner: Owner,
+    first: &FirstContent,
 ) -> Result<CacheMount, OpError> {
     let sharing = match sharing {
         parser::Sharing::Shared => Sharing::Shared,
@@ -267,17 +270,21 @@ fn cache_directory(
         parser::Sharing::Locked => Sharing::Locked,
     };
     // Another owner or other first content is another directory: it would not be what the step asks for.
-    let seed_chain = seed.map(|(input, source)| (inputs[*input].chain(), source));
-    let distinct = match seed_chain {
-        Some((chain, source)) => {
-            let tag = Digest::of(format!("{:?}\n{source}", chain.layers));
-            format!("{cache_id}\n{owner}\n{tag}")
+    let distinct = match first {
+        FirstContent::Copied((input, source)) => {
+            let tag = Digest::of(format!("{:?}\n{source}", inputs[*input].chain().layers));
+            format!("{cache_id}\n{tag}")
         }
-        None => format!("{cache_id}\n{owner}"),
+        FirstContent::Empty(owner) => format!("{cache_id}\n{owner}"),
     };
     let mut failure = None;
     let mut fill = |path: &std::path::Path| {
-        let filled = seed_directory(worker, id, inputs, seed, path, owner);
+        let filled = match first {
+            FirstContent::Copied((input, source)) => {
+                worker.files(&inputs[*input], vertex(id)).and_then(|tree| checkout(&tree, source, path))
+            }
+            FirstContent::Empty(owner) => set_owner(path, *owner),
+        };
         filled.map_err(|error| {
             let message = std::io::Error::other(error.to_string());
             failure = Some(error);
@@ -292,18 +299,7 @@ fn cache_directory(
     mount.map_err(|error| failure.unwrap_or(OpError::Store(error)))
 }
 
-fn seed_directory(
-    worker: &LocalWorker<'_>,
-    id: OpId,
-    inputs: &[Value],
-    seed: Option<&(usize, String)>,
-    path: &std::path::Path,
-    owner: Owner,
-) -> Result<(), OpError> {
-    if let Some((input, source)) = seed {
-        let tree = worker.files(&inputs[*input], vertex(id))?;
-        checkout(&tree, source, path)?;
-    }
+fn set_owner(path: &std::path::Path, owner: Owner) -> Result<(), OpError> {
     let failed = |source| OpError::Io { action: "set the owner of a cache mount", source };
     std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(owner.mode)).map_err(failed)
