@@ -104,8 +104,10 @@ impl<'a> Past<'a> {
     }
 
     fn before(&self, step: &PlannedStep) -> Result<Option<&StepRow>, StoreError> {
-        let at = self.steps.iter().position(|other| std::ptr::eq(other, step));
-        Ok(at.and_then(|at| self.twins().map(|twins| twins[at].as_ref()).transpose()).transpose()?)
+        match self.steps.iter().position(|other| std::ptr::eq(other, step)) {
+            Some(at) => Ok(self.twins()?[at].as_ref()),
+            None => Ok(None),
+        }
     }
 
     /// Why `manifest` is not what the step's key was made of before. `lists` are its file lists, and `cause` is the step above
