@@ -1,8 +1,11 @@
 //! Images that do not tell when they were made: `SOURCE_DATE_EPOCH` as the latest time of what a build adds to its base. What
 //! the store has stays as it is; an image with other times is another image.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use cache::{Store, StoredImage, Timestamp};
-use oci::layer::{Time, clamp_times, has_times_after};
+use oci::layer::{Index, Time, clamp_times, has_times_after};
 use oci::{DiffId, Digest, ImageConfig};
 
 use crate::assemble::json;
@@ -70,8 +73,8 @@ fn known(store: &Store, layer: &DiffId, latest: Time) -> Result<Option<DiffId>, 
 fn rewrite(
     store: &Store,
     layer: &DiffId,
-    index: &std::sync::Arc<oci::layer::Index>,
-    tar: &std::sync::Arc<std::fs::File>,
+    index: &Arc<Index>,
+    tar: &Arc<File>,
     latest: Time,
 ) -> Result<DiffId, ExportError> {
     let failed = |source| ExportError::Times { layer: *layer, source };

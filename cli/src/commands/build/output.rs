@@ -75,6 +75,9 @@ impl Outputs {
     pub(super) fn store(&self, results: &Results<'_>) -> Result<Stored, CommandError> {
         let is_image =
             |output: &&Output| !matches!(output.place, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly);
+        if self.places.iter().any(|Output { times, .. }| times.rewrite_layers && results.epoch(*times).is_none()) {
+            eprintln!("warning: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
+        }
         let times = self.places.iter().find(is_image).map_or(Times::default(), |output| output.times);
         results.keep(times)
     }

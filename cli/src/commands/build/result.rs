@@ -71,9 +71,6 @@ impl<'a> Results<'a> {
     /// The images with these times.
     pub(super) fn images(&self, times: Times) -> Result<Vec<StoredImage>, CommandError> {
         let Some(latest) = self.epoch(times).filter(|_| times != Times::default()) else {
-            if times.rewrite_layers {
-                eprintln!("warning: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
-            }
             return Ok(self.plain.clone());
         };
         let epoch = Epoch { latest, rewrite_layers: times.rewrite_layers };
