@@ -233,7 +233,9 @@ fn files_that_change_while_they_are_read_are_never_remembered_wrong() {
         let outcomes = readers.map(|reader| reader.join());
         done.store(true, Ordering::SeqCst);
         writer.join().unwrap();
-        outcomes.map(|outcome| outcome.unwrap());
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
     });
     assert_eq!(build(&store, context.path()).unwrap(), from_nothing(context.path()));
 }

@@ -252,7 +252,8 @@ impl Store {
             for layer in doomed.iter().filter_map(Doomed::layer) {
                 rows::delete_layer(&tx, &layer).map_err(failed())?;
             }
-            let gone = doomed.iter().map(|doomed| doomed.item.size.disk).chain(mount_sizes(&survey, &chosen));
+            let counted = doomed.iter().filter(|doomed| doomed.item.kind != Kind::StatCache);
+            let gone = counted.map(|doomed| doomed.item.size.disk).chain(mount_sizes(&survey, &chosen));
             self.set_used(&tx, used.saturating_sub(gone.sum()), policy.now)?;
             tx.commit().map_err(failed())?;
             self.drop_images(&images)?;

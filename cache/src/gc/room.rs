@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS space (one INTEGER PRIMARY KEY, used INTEGER NOT NULL
 const GB: u64 = 1_000_000_000;
 /// Cache mounts grow without anybody counting, and a killed process takes its account with it: the number is set right this often.
 const MEASURED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Builds of each project that stay in the history when space is short: with the others go their logs and lists of files.
+const HISTORY: usize = 20;
 /// A collection that could not free enough is not tried again before the cache grew by this much.
 const RETRY_GROWTH: u64 = 64 << 20;
 
@@ -99,6 +101,7 @@ impl Store {
             derived: Select::All,
             unnamed_images: Select::All,
             mounts: Select::All,
+            keep_history: Some(HISTORY),
             limit: Some(limit.with_slack()),
             ..PrunePolicy::garbage_only(Timestamp::now())
         };

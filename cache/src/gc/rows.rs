@@ -110,13 +110,28 @@ pub(super) struct RecordRow {
     pub(super) key: Digest,
     pub(super) layer: Option<DiffId>,
     pub(super) last_used: Timestamp,
+    /// Log and file lists that go with it, because no build of the history speaks of them.
+    pub(super) blobs: Vec<Digest>,
 }
 
 pub(super) fn records(tx: &Connection) -> rusqlite::Result<Vec<RecordRow>> {
-    let mut query = tx.prepare("SELECT key, layer, last_used FROM records")?;
-    let read = |row: &rusqlite::Row<'_>| {
+    let mut query = tx.prepare("SELECT DISTINCT log FROM steps WHERE log IS NOT NULL")?;
+    let told: HashSet<Digest> = query.query_map([], |row| db::digest(row, 0))?.collect::<Result<_, _>>()?;
+    let mut lists: HashMap<Digest, Vec<Digest>> = HashMap::new();
+    let mut query = tx.prepare(
+        "SELECT key, blob FROM manifest_blobs m WHERE NOT EXISTS (SELECT 1 FROM steps s WHERE s.key = m.key)",
+    )?;
+    for row in query.query_map([], |row| Ok((db::digest(row, 0)?, db::digest(row, 1)?)))? {
+        let (key, blob) = row?;
+        lists.entry(key).or_default().push(blob);
+    }
+    let mut query = tx.prepare("SELECT key, layer, last_used, log FROM records")?;
+    let rows = query.query_map([], |row| {
+        let key = db::digest(row, 0)?;
+        let mut blobs = lists.remove(&key).unwrap_or_default();
+        blobs.extend(db::optional_digest(row, 3)?.filter(|log| !told.contains(log)));
         let layer = db::optional_digest(row, 1)?.map(DiffId);
-        Ok(RecordRow { key: db::digest(row, 0)?, layer, last_used: Timestamp(row.get(2)?) })
-    };
-    query.query_map([], read)?.collect()
+        Ok(RecordRow { key, layer, last_used: Timestamp(row.get(2)?), blobs })
+    })?;
+    rows.collect()
 }

@@ -56,6 +56,10 @@ impl Survey {
         layers + self.blobs.values().map(|size| size.disk).sum::<u64>() + measured.disk()
     }
 
+    fn blob_bytes(&self, blobs: &[Digest]) -> u64 {
+        blobs.iter().filter_map(|blob| self.blobs.get(blob)).map(|size| size.disk).sum()
+    }
+
     /// All that could be given up, as filters and tables see it.
     pub(super) fn entries(&self, tx: &Connection) -> rusqlite::Result<Vec<Entry>> {
         let descriptions = rows::descriptions(tx)?;
@@ -234,7 +238,7 @@ fn add_derived(
 
 fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> rusqlite::Result<()> {
     let recent = rows::recent_keys(tx, policy.keep_last)?;
-    for RecordRow { key, layer, last_used } in rows::records(tx)? {
+    for RecordRow { key, layer, last_used, blobs } in rows::records(tx)? {
         // A record whose layer was lost is of no use to anybody.
         let lost = layer.is_some_and(|layer| !survey.inventory.layers.contains_key(&layer));
         let last_used = if lost { Timestamp(0) } else { last_used };
@@ -242,7 +246,7 @@ fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> ru
             item: Item::Record(key),
             last_used,
             layers: layer.into_iter().collect(),
-            own: 0,
+            own: survey.blob_bytes(&blobs),
             // A build that goes on may have hit it and not noted that yet.
             in_use: layer.is_some_and(|layer| survey.inventory.pinned.contains(&layer)),
             selected: lost || (policy.records.takes(last_used, policy.now) && !recent.contains(&key)),
@@ -255,7 +259,7 @@ fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> ru
 fn add_memos(survey: &mut Survey, policy: &PrunePolicy) {
     for MemoRow { key, last_used, blobs } in &survey.memos {
         let lost = blobs.iter().any(|blob| !survey.blobs.contains_key(blob));
-        let own = blobs.iter().filter_map(|blob| survey.blobs.get(blob)).map(|size| size.disk).sum();
+        let own = survey.blob_bytes(blobs);
         survey.inventory.holders.push(Holder {
             item: Item::Memo(*key),
             last_used: if lost { Timestamp(0) } else { *last_used },

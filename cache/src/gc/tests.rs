@@ -282,7 +282,7 @@ fn room_is_made_when_the_cache_grows_over_its_limit() {
     // The account is kept between processes, and what this one puts is added to it.
     let new = record(&store, &"new".repeat(40_000), 3);
     assert_eq!(store.make_room(&limit(4 * used)).unwrap(), None);
-    let pruned = store.make_room(&limit(used + 20_000)).unwrap().unwrap();
+    let pruned = store.make_room(&limit(used + used / 8)).unwrap().unwrap();
     assert_eq!(pruned.records, 1);
     assert!(store.record(&old.key).unwrap().is_none() && store.record(&young.key).unwrap().is_some());
     assert!(store.record(&new.key).unwrap().is_some(), "what this process made is in use");

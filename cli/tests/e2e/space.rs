@@ -102,7 +102,7 @@ fn filters_choose_what_goes(space: &TestSpace) {
     assert_eq!(left.len(), 1);
     assert!(left[0]["description"].as_str().unwrap().contains("echo one"));
     assert_eq!(space.build(&[]).caches(&[2, 3]), ["hit", "miss"]);
-    let id = &entries(space, "regular")[0]["id"].as_str().unwrap()["sha256:".len()..][..12];
+    let id = entries(space, "regular")[0]["id"].as_str().unwrap()["sha256:".len()..][..12].to_owned();
     space.ok(&["prune", "-f", "--filter", &format!("id={id}")]);
     assert_eq!(entries(space, "regular").len(), 1);
     space.run(&["prune", "-f", "--filter", "untill=24h"]).code(2).says("unknown key `untill`");
