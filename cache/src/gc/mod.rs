@@ -104,6 +104,17 @@ pub struct PrunePolicy {
 }
 
 impl PrunePolicy {
+    /// Removes all that is not in use, but for images with a name.
+    pub fn all_unused(now: Timestamp) -> Self {
+        Self {
+            records: Select::All,
+            derived: Select::All,
+            unnamed_images: Select::All,
+            mounts: Select::All,
+            ..Self::garbage_only(now)
+        }
+    }
+
     /// Removes only what nothing refers to.
     pub fn garbage_only(now: Timestamp) -> Self {
         Self {
@@ -266,13 +277,7 @@ impl Store {
 
     /// What a collection of all that is not in use would remove, named images left alone. Writes nothing.
     pub(crate) fn reclaimable(&self, now: Timestamp) -> Result<Reclaimable, StoreError> {
-        let policy = PrunePolicy {
-            records: Select::All,
-            derived: Select::All,
-            unnamed_images: Select::All,
-            mounts: Select::All,
-            ..PrunePolicy::garbage_only(now)
-        };
+        let policy = PrunePolicy::all_unused(now);
         let measured = self.measure_trees()?;
         self.with_db(|_| Ok(()))?;
         let gate = Gate::exclusive(self.layout())?;

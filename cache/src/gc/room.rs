@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{PrunePolicy, Pruned, Select, SpaceLimit};
+use super::{PrunePolicy, Pruned, SpaceLimit};
 use crate::db;
 use crate::error::{StoreError, db_error, io_error};
 use crate::fsio::{self, LockKind};
@@ -97,13 +97,9 @@ impl Store {
         let Some(one) = self.try_lock_collector()? else { return Ok(None) };
         self.drop_ballast_if_needed();
         let policy = PrunePolicy {
-            records: Select::All,
-            derived: Select::All,
-            unnamed_images: Select::All,
-            mounts: Select::All,
             keep_history: Some(HISTORY),
             limit: Some(limit.with_slack()),
-            ..PrunePolicy::garbage_only(Timestamp::now())
+            ..PrunePolicy::all_unused(Timestamp::now())
         };
         let pruned = self.prune_alone(&policy, &one)?;
         let used = self.inner.growth.estimate();

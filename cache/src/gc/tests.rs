@@ -20,14 +20,7 @@ use crate::{
 const NOW: Timestamp = Timestamp(1_000_000_000_000_000);
 
 fn everything() -> PrunePolicy {
-    PrunePolicy {
-        records: Select::All,
-        derived: Select::All,
-        unnamed_images: Select::All,
-        named_images: Select::All,
-        mounts: Select::All,
-        ..PrunePolicy::garbage_only(NOW)
-    }
+    PrunePolicy { named_images: Select::All, ..PrunePolicy::all_unused(NOW) }
 }
 
 fn record(store: &Store, text: &str, last_used: i64) -> Record {

@@ -139,7 +139,9 @@ fn a_dry_run_removes_nothing(space: &TestSpace) {
     let dry = space.ok(&["prune", "-a", "--dry-run"]);
     assert_eq!(du(space, &[]), before);
     let real = space.ok(&["prune", "-af"]);
-    assert_eq!(dry.replace("Total that would be removed", "Total"), real);
+    // Ages differ by the second between the two.
+    let without_ages = |text: &str| text.lines().filter(|line| !line.contains(" ago ")).collect::<Vec<_>>().join("\n");
+    assert_eq!(without_ages(&dry).replace("Total that would be removed", "Total"), without_ages(&real));
     assert!(du(space, &[]) + 100_000 <= before);
 }
 
@@ -152,23 +154,26 @@ fn fill(space: &TestSpace, count: usize) {
 }
 
 fn a_limit_is_kept_while_a_build_runs(space: &TestSpace) {
-    fill(space, 4);
+    fill(space, 6);
     space.dockerfile("FROM busybox\nRUN head -c 4m /dev/urandom > /new\nRUN echo next; sleep 1000\n");
-    assert!(cache(space) > 16 << 20);
-    let mut build =
-        space.start(&["build", "--progress", "plain", "--max-used-space", "14m", "--min-free-space", "0", "ctx"]);
+    let limit: u64 = 20 << 20;
+    assert!(cache(space) > limit);
+    let arguments = ["--progress", "plain", "--max-used-space", "20m", "--min-free-space", "0", "ctx"];
+    let mut build = space.start(&[&["build"][..], &arguments].concat());
     build.wait_for(" next");
-    let used = cache(space);
-    assert!(used <= 14 << 20, "{used}");
-    // The longest unused went first, and what runs keeps what it has made.
-    let left: Vec<String> =
-        entries(space, "regular").iter().map(|entry| entry["size"].to_string() + &entry["inUse"].to_string()).collect();
-    assert!(left.iter().any(|entry| entry.ends_with("true")), "{left:?}");
+    // Unpacking for the second step may pass the limit for a moment.
+    let started = std::time::Instant::now();
+    while cache(space) > limit {
+        assert!(started.elapsed().as_secs() < 20, "{}", cache(space));
+    }
+    let steps = entries(space, "regular");
+    assert!(steps.iter().any(|entry| entry["inUse"] == true), "{steps:?}");
     build.signal(rustix::process::Signal::INT);
     drop(build.end());
-    space.write("old/Dockerfile", "FROM busybox\nRUN head -c 4m /dev/urandom > /3\n");
+    // The longest unused went first.
+    space.write("old/Dockerfile", "FROM busybox\nRUN head -c 4m /dev/urandom > /5\n");
     space.ok(&["build", "-q", "--report", "old.json", "old"]);
-    assert_eq!(crate::support::Report::parse(&space.read("old.json")).caches(&[2]), ["hit"], "the youngest stayed");
+    assert_eq!(crate::support::Report::parse(&space.read("old.json")).caches(&[2]), ["hit"]);
     space.run(&["fsck"]).success();
 }
 
