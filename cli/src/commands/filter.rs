@@ -81,30 +81,37 @@ mod tests {
 
     #[test]
     fn filters_are_read() {
-        let show = |text: &str| match parse(text) {
-            Ok(condition) => format!("{text} -> {condition:?}"),
-            Err(why) => format!("{text} -> {why}"),
-        };
-        let texts = [
-            "until=24h",
-            "until!=24h",
-            "until=soon",
-            "id=abc",
-            "id!=abc",
-            "type=exec.cachemount",
-            "type==regular",
-            "type=frontend",
-            "type=layer",
-            "description~=apt.*",
-            "description~=(",
-            "inuse",
-            "inuse=false",
-            "inuse!=true",
-            "inuse~=x",
-            "private",
-            "mutable=yes",
-            "parents=x",
-        ];
-        insta::assert_snapshot!(texts.map(show).join("\n"));
+        let read = |text: &str| format!("{:?}", parse(text).unwrap());
+        let is = |text: &str| Text::Is(text.to_owned());
+        for (text, condition) in [
+            ("until=24h", Condition::UnusedFor(std::time::Duration::from_secs(24 * 3600))),
+            ("id=abc", Condition::Id(is("abc"))),
+            ("id!=abc", Condition::Id(Text::IsNot("abc".to_owned()))),
+            ("type=exec.cachemount", Condition::Kind(is("exec.cachemount"))),
+            ("type==regular", Condition::Kind(is("regular"))),
+            ("type=frontend", Condition::Kind(is("frontend"))),
+            ("description~=apt.*", Condition::Description(Text::matching("apt.*").unwrap())),
+            ("inuse", Condition::InUse(true)),
+            ("inuse=false", Condition::InUse(false)),
+            ("inuse!=true", Condition::InUse(false)),
+            ("private", Condition::Shared(false)),
+            ("immutable=1", Condition::Mutable(false)),
+        ] {
+            assert_eq!(read(text), format!("{condition:?}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused_with_the_reason() {
+        let refused = |text: &str| format!("{text}: {}", parse(text).unwrap_err());
+        let texts = ["until!=24h", "type=layer", "inuse~=x", "mutable=yes", "parents=x"];
+        insta::assert_snapshot!(texts.map(refused).join("\n"), @r"
+        until!=24h: `until` takes a duration: until=24h
+        type=layer: there is no type `layer`, only regular, image, exec.cachemount, internal, source.local, frontend, source.git.checkout
+        inuse~=x: `inuse` is true or false
+        mutable=yes: `mutable` is true or false
+        parents=x: unknown key `parents`; there are until, id, description, type, inuse, shared, private, mutable and immutable
+        ");
+        assert!(parse("until=soon").is_err() && parse("description~=(").is_err());
     }
 }
