@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{StoreError, db_error, io_error};
 use crate::fsio;
+use crate::gc;
 use crate::layout::Layout;
 use crate::memo;
 use crate::session::Gate;
@@ -94,6 +95,7 @@ pub(crate) fn create(layout: &Layout) -> Result<(), StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed())?;
     connection.execute_batch(SCHEMA).map_err(failed())?;
     connection.execute_batch(memo::SCHEMA).map_err(failed())?;
+    connection.execute_batch(gc::SCHEMA).map_err(failed())?;
     add_what_is_missing(&mut connection)?;
     connection.close().map_err(|(_, err)| db_error("create the tables")(err))?;
     let show = || {
@@ -117,6 +119,7 @@ pub(crate) fn open(layout: &Layout) -> Result<Connection, StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed())?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed())?;
     connection.execute_batch(memo::SCHEMA).map_err(failed())?;
+    connection.execute_batch(gc::SCHEMA).map_err(failed())?;
     add_what_is_missing(&mut connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)

@@ -1,21 +1,22 @@
 //! Looks the whole store over: are the bytes what their names say, does everything that is referred to exist, is there
-//! anything that does not belong. Changes nothing but what every session does: it removes what dead processes left.
+//! anything that does not belong. Looking changes nothing but what every session does: it removes what dead processes left.
+//! Repairing removes what is damaged and what lacks something, so that it counts as never made.
+
+mod files;
+mod tables;
 
 use std::fmt;
-use std::fs::File;
-use std::io;
-use std::path::Path;
+use std::fs;
+use std::path::PathBuf;
 
-use oci::layer::Index;
-use oci::{DiffId, Digest, DigestWriter};
-use rayon::prelude::*;
+use oci::{DiffId, Digest};
 
-use crate::db;
-use crate::error::{StoreError, db_error, io_error};
+use crate::error::{StoreError, io_error};
 use crate::fsio;
-use crate::image::Target;
-use crate::layout::{LayerFile, belongs_in_root, parse_blob, parse_json};
-use crate::session;
+use crate::history::BuildId;
+use crate::keylock;
+use crate::layout::{LayerFile, belongs_in_root, parse_blob, parse_index_stem, parse_json};
+use crate::session::{self, Gate};
 use crate::store::Store;
 
 /// Something that is wrong with a store.
@@ -58,6 +59,41 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How often a repair looks again; more than anything that is needed can be from what needs it.
+const ROUNDS: usize = 8;
+
+/// What a repair removes to be rid of a problem.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Cure {
+    /// A file or a tree.
+    Path(PathBuf),
+    /// A record.
+    Record(Digest),
+    /// The text behind a key, with the record that needs it.
+    Manifest(Digest),
+    /// The note of a compressed layer.
+    Compressed(Digest),
+    /// A build of the history.
+    Build(BuildId),
+}
+
+/// A problem, and the way out if there is one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Finding {
+    problem: Problem,
+    cure: Option<Cure>,
+}
+
+impl Finding {
+    fn damaged(object: impl Into<String>, detail: impl Into<String>, cure: impl Into<Option<Cure>>) -> Self {
+        Self { problem: Problem::Damaged { object: object.into(), detail: detail.into() }, cure: cure.into() }
+    }
+
+    fn dangling(object: impl Into<String>, missing: impl Into<String>, cure: impl Into<Option<Cure>>) -> Self {
+        Self { problem: Problem::Dangling { object: object.into(), missing: missing.into() }, cure: cure.into() }
+    }
+}
+
 impl Store {
     /// Checks everything. Reads every layer and blob. What another process writes or deletes meanwhile is no problem; garbage
     /// is not collected while this runs.
@@ -67,37 +103,106 @@ impl Store {
     pub fn fsck(&self) -> Result<Vec<Problem>, StoreError> {
         self.drop_ballast_if_needed();
         let _no_collector = self.lock_collector()?;
-        session::sweep_dead(self.layout(), self.remover())?;
-        let mut problems = self.foreign_entries()?;
-        problems.extend(self.leftovers()?);
-        problems.extend(self.check_digests()?);
-        problems.extend(self.check_indexes()?);
-        problems.extend(self.check_images()?);
-        problems.extend(self.check_database()?);
-        problems.sort();
-        problems.dedup();
+        let findings = self.find_problems()?;
         self.restore_ballast();
+        let mut problems: Vec<Problem> = findings.into_iter().map(|finding| finding.problem).collect();
+        problems.dedup();
         Ok(problems)
+    }
+
+    /// Removes what [`Store::fsck`] finds damaged and what needs something that is not here, and names it. What was removed is made
+    /// again when a build needs it. Foreign files stay: they are somebody's.
+    ///
+    /// # Errors
+    /// When the store can't be read or written; what was removed until then is gone.
+    pub fn repair(&self) -> Result<Vec<String>, StoreError> {
+        self.drop_ballast_if_needed();
+        let _no_collector = self.lock_collector()?;
+        let mut removed = Vec::new();
+        // What goes may be what something else needs: layer, record, build, and an image with its name.
+        for _ in 0..ROUNDS {
+            let mut findings = self.find_problems()?;
+            findings.retain(|finding| finding.cure.is_some());
+            if findings.is_empty() {
+                break;
+            }
+            let trash = self.session()?.temp();
+            fs::create_dir(&trash).map_err(io_error("write", "the store"))?;
+            let gate = Gate::exclusive(self.layout())?;
+            for (number, finding) in findings.iter().enumerate() {
+                if let Some(cure) = &finding.cure {
+                    self.cure(cure, &trash.join(number.to_string()))?;
+                }
+                match &finding.problem {
+                    Problem::Damaged { object, .. } | Problem::Dangling { object, .. } => removed.push(object.clone()),
+                    Problem::Foreign { path } | Problem::Leftover { path } => removed.push(format!("`{path}`")),
+                }
+            }
+            drop(gate);
+            self.remover().remove(&trash).map_err(io_error("remove", "what is damaged"))?;
+        }
+        removed.dedup();
+        self.restore_ballast();
+        Ok(removed)
+    }
+
+    fn cure(&self, cure: &Cure, trash: &std::path::Path) -> Result<(), StoreError> {
+        match cure {
+            Cure::Path(path) => match fs::rename(path, trash) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                    Err(io_error("remove", "what is damaged")(err))
+                }
+                _ => Ok(()),
+            },
+            Cure::Record(key) => self.delete_rows(tables::DELETE_RECORD, key),
+            Cure::Manifest(key) => self.delete_rows(tables::DELETE_MANIFEST, key),
+            Cure::Compressed(blob) => self.delete_rows(tables::DELETE_COMPRESSED, blob),
+            Cure::Build(id) => self.remove_build(*id).map(drop),
+        }
+    }
+
+    fn find_problems(&self) -> Result<Vec<Finding>, StoreError> {
+        session::sweep_dead(self.layout(), self.remover())?;
+        keylock::sweep_dead(self)?;
+        let mut found: Vec<Finding> =
+            self.foreign_entries()?.into_iter().map(|problem| Finding { problem, cure: None }).collect();
+        found.extend(self.leftovers()?.into_iter().map(|problem| Finding { problem, cure: None }));
+        found.extend(self.check_digests()?);
+        found.extend(self.check_indexes()?);
+        found.extend(self.check_unpacked()?);
+        found.extend(self.check_images()?);
+        found.extend(self.check_names()?);
+        found.extend(self.check_places()?);
+        found.extend(self.check_database()?);
+        found.sort();
+        found.dedup();
+        Ok(found)
     }
 
     fn foreign_entries(&self) -> Result<Vec<Problem>, StoreError> {
         let layout = self.layout();
         let mut problems = Vec::new();
-        let mut check = |dir: &Path, good: &dyn Fn(&str) -> bool| -> Result<(), StoreError> {
-            for name in fsio::names_in(dir, "the store")? {
-                if !good(&name) {
+        let hex = |name: &str| Digest::from_hex(name).is_ok();
+        let checks: [(PathBuf, &dyn Fn(&str) -> bool); 9] = [
+            (layout.root().to_owned(), &belongs_in_root),
+            (layout.layers(), &|name| LayerFile::parse(name).is_some()),
+            (layout.blobs(), &|name| parse_blob(name).is_some()),
+            (layout.images(), &|name| parse_json(name).is_some()),
+            (layout.names(), &|name| parse_json(name).is_some()),
+            (layout.unpacked(), &|name| parse_index_stem(name).is_some()),
+            (layout.stat(), &hex),
+            (layout.mounts(), &hex),
+            (layout.locks(), &|name| hex(name.strip_suffix(".log").unwrap_or(name))),
+        ];
+        for (dir, belongs) in checks {
+            for name in fsio::names_in(&dir, "the store")? {
+                if !belongs(&name) {
                     let path = dir.join(&name);
                     let path = path.strip_prefix(layout.root()).unwrap_or(&path);
                     problems.push(Problem::Foreign { path: path.display().to_string() });
                 }
             }
-            Ok(())
-        };
-        check(layout.root(), &belongs_in_root)?;
-        check(&layout.layers(), &|name| LayerFile::parse(name).is_some())?;
-        check(&layout.blobs(), &|name| parse_blob(name).is_some())?;
-        check(&layout.images(), &|name| parse_json(name).is_some())?;
-        check(&layout.names(), &|name| parse_json(name).is_some())?;
+        }
         Ok(problems)
     }
 
@@ -110,128 +215,14 @@ impl Store {
         Ok(there.map(|id| Problem::Leftover { path: format!("tmp/{id}") }).collect())
     }
 
-    fn check_digests(&self) -> Result<Vec<Problem>, StoreError> {
-        let mut files = Vec::new();
-        for name in fsio::names_in(&self.layout().layers(), "the layers")? {
-            if let Some(LayerFile::Tar(layer)) = LayerFile::parse(&name) {
-                files.push((self.layout().layer_tar(&layer), layer.0, format!("layer `{layer}`")));
-            }
-        }
-        for name in fsio::names_in(&self.layout().blobs(), "the blobs")? {
-            files.extend(parse_blob(&name).map(|blob| (self.layout().blob(&blob), blob, format!("blob `{blob}`"))));
-        }
-        let checked = files.par_iter().map(|(path, want, object)| match digest_of(path) {
-            Ok(Some(found)) if found != *want => Ok(Some(Problem::Damaged {
-                object: object.clone(),
-                detail: format!("its bytes have digest `{found}`"),
-            })),
-            Ok(_) => Ok(None),
-            Err(err) => Err(io_error("read", object.as_str())(err)),
-        });
-        let problems: Result<Vec<Option<Problem>>, StoreError> = checked.collect();
-        Ok(problems?.into_iter().flatten().collect())
-    }
-
-    /// Every index can be read. One without its tar is garbage, no harm.
-    fn check_indexes(&self) -> Result<Vec<Problem>, StoreError> {
-        let mut problems = Vec::new();
-        for name in fsio::names_in(&self.layout().layers(), "the layers")? {
-            let Some(LayerFile::Index(id)) = LayerFile::parse(&name) else { continue };
-            let object = format!("the index of layer `{}`", id.layer);
-            let Some(bytes) = fsio::read_optional(&self.layout().index(&id), &object)? else { continue };
-            if let Err(err) = Index::new(bytes) {
-                problems.push(Problem::Damaged { object, detail: err.to_string() });
-            }
-        }
-        Ok(problems)
-    }
-
-    /// Names lead to images, images to configs and layers.
-    fn check_images(&self) -> Result<Vec<Problem>, StoreError> {
-        let mut problems = Vec::new();
-        for file in fsio::names_in(&self.layout().images(), "the images")? {
-            let Some(id) = parse_json(&file) else { continue };
-            match self.image(&id) {
-                Ok(Some(image)) => {
-                    let object = format!("image `{id}`");
-                    let mut blobs = vec![image.id];
-                    blobs.extend(image.manifest);
-                    problems.extend(self.missing(&object, &image.chain, &blobs));
-                }
-                Ok(None) => {}
-                Err(err) => problems.push(damaged(err)?),
-            }
-        }
-        let names = match self.names() {
-            Ok(names) => names,
-            Err(err) => {
-                problems.push(damaged(err)?);
-                Vec::new()
-            }
-        };
-        for (name, target) in names {
-            let object = format!("name `{}`", name.familiar());
-            let there = match target {
-                Target::Image(id) => fsio::exists(&self.layout().image(&id)),
-                Target::Index(index) => fsio::exists(&self.layout().blob(&index)),
-            };
-            if !there {
-                problems.push(Problem::Dangling { object, missing: format!("image `{}`", target.digest()) });
-            }
-        }
-        Ok(problems)
-    }
-
-    fn missing(&self, object: &str, layers: &[DiffId], blobs: &[Digest]) -> Vec<Problem> {
-        let dangling = |missing: String| Problem::Dangling { object: object.to_owned(), missing };
+    /// What `object` needs and is not here.
+    fn missing(&self, object: &str, cure: Option<&Cure>, layers: &[DiffId], blobs: &[Digest]) -> Vec<Finding> {
         let layers = layers.iter().filter(|layer| !fsio::exists(&self.layout().layer_tar(layer)));
         let blobs = blobs.iter().filter(|blob| !fsio::exists(&self.layout().blob(blob)));
         layers
-            .map(|layer| dangling(format!("layer `{layer}`")))
-            .chain(blobs.map(|blob| dangling(format!("blob `{blob}`"))))
+            .map(|layer| format!("layer `{layer}`"))
+            .chain(blobs.map(|blob| format!("blob `{blob}`")))
+            .map(|missing| Finding::dangling(object, missing, cure.cloned()))
             .collect()
     }
-
-    fn check_database(&self) -> Result<Vec<Problem>, StoreError> {
-        let failed = || db_error("check the tables");
-        let (verdict, records) = self.with_db(|db| {
-            let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed())?;
-            let mut query = db.prepare("SELECT key, layer, log FROM records").map_err(failed())?;
-            let rows = query.query_map([], |row| {
-                Ok((db::digest(row, 0)?, db::optional_digest(row, 1)?.map(DiffId), db::optional_digest(row, 2)?))
-            });
-            let records: Vec<_> = rows.and_then(Iterator::collect).map_err(failed())?;
-            Ok((verdict, records))
-        })?;
-        let mut problems = Vec::new();
-        if verdict != "ok" {
-            problems.push(Problem::Damaged { object: "the store's database".to_owned(), detail: verdict });
-        }
-        for (key, layer, log) in records {
-            let layers: Vec<DiffId> = layer.into_iter().collect();
-            let blobs: Vec<Digest> = log.into_iter().collect();
-            problems.extend(self.missing(&format!("record `{key}`"), &layers, &blobs));
-        }
-        Ok(problems)
-    }
-}
-
-/// Damage is a finding; anything else stops the check.
-fn damaged(err: StoreError) -> Result<Problem, StoreError> {
-    match err {
-        StoreError::Damaged { object, detail } => Ok(Problem::Damaged { object, detail }),
-        err => Err(err),
-    }
-}
-
-/// The digest of a file; none when it is gone.
-fn digest_of(path: &Path) -> io::Result<Option<Digest>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(err) => return Err(err),
-    };
-    let mut hasher = DigestWriter::new(io::sink());
-    io::copy(&mut file, &mut hasher)?;
-    Ok(Some(hasher.finish().1))
 }

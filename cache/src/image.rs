@@ -199,7 +199,11 @@ impl Store {
         Ok(index.map(|index| index.manifests).unwrap_or_default())
     }
 
-    fn parsed_blob<T: DeserializeOwned>(&self, digest: &Digest, kind: &str) -> Result<Option<T>, StoreError> {
+    pub(crate) fn parsed_blob<T: DeserializeOwned>(
+        &self,
+        digest: &Digest,
+        kind: &str,
+    ) -> Result<Option<T>, StoreError> {
         let Some(bytes) = self.blob(digest)? else { return Ok(None) };
         serde_json::from_slice(&bytes)
             .map(Some)
@@ -256,15 +260,20 @@ impl Store {
     pub fn names(&self) -> Result<Vec<(Reference, Target)>, StoreError> {
         let mut names = Vec::new();
         for file in fsio::names_in(&self.layout().names(), "the names")? {
-            let Some(file) = read_json::<NameFile>(&self.layout().names().join(&file), "a name")? else { continue };
-            let name: Reference = file.name.parse().map_err(|err: oci::ReferenceError| StoreError::Damaged {
-                object: "a name".to_owned(),
-                detail: err.to_string(),
-            })?;
-            names.push((name, file.target));
+            names.extend(self.read_name(&self.layout().names().join(&file))?);
         }
         names.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(names)
+    }
+
+    /// Reads a file of `names/`; none when it is gone.
+    pub(crate) fn read_name(&self, path: &Path) -> Result<Option<(Reference, Target)>, StoreError> {
+        let Some(file) = read_json::<NameFile>(path, "a name")? else { return Ok(None) };
+        let name = file.name.parse().map_err(|err: oci::ReferenceError| StoreError::Damaged {
+            object: "a name".to_owned(),
+            detail: err.to_string(),
+        })?;
+        Ok(Some((name, file.target)))
     }
 
     /// Forgets a name. False when there was none.

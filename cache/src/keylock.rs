@@ -60,6 +60,17 @@ fn try_key(store: &Store, key: &Digest) -> Result<Option<KeyGuard>, StoreError> 
     Ok(Some(KeyGuard { store: store.clone(), key: *key, _lock: lock }))
 }
 
+/// Removes the locks and logs that dead owners left behind.
+pub(crate) fn sweep_dead(store: &Store) -> Result<(), StoreError> {
+    for name in fsio::names_in(&store.layout().locks(), "the locks of steps")? {
+        if let Ok(key) = Digest::from_hex(name.strip_suffix(".log").unwrap_or(&name)) {
+            // Whoever gets the lock removes both files when it lets go.
+            drop(try_key(store, &key)?);
+        }
+    }
+    Ok(())
+}
+
 impl KeyGuard {
     /// Starts the log that waiters follow: what the step prints goes there as it comes.
     ///

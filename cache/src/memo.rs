@@ -167,7 +167,7 @@ mod tests {
         let now = Timestamp(Timestamp::now().0 + 1000);
         assert_eq!(store.prune(&PrunePolicy::garbage_only(now)).unwrap().items, []);
         let space = SpaceLimit { max_used: Some(0), ..SpaceLimit::default() };
-        let tight = PrunePolicy { records: Select::All, limit: Some(space), ..PrunePolicy::garbage_only(now) };
+        let tight = PrunePolicy { derived: Select::All, limit: Some(space), ..PrunePolicy::garbage_only(now) };
         store.prune(&PrunePolicy { dry_run: true, ..tight.clone() }).unwrap();
         assert!(store.memo(&key).unwrap().is_some());
         let store = reopen(store);
@@ -187,11 +187,11 @@ mod tests {
         store.with_db(|db| db.execute_batch(long_ago).map_err(db_error("test"))).unwrap();
         let store = reopen(store);
         assert!(store.memo(&key).unwrap().is_some());
-        let all = PrunePolicy { records: Select::All, ..PrunePolicy::garbage_only(Timestamp::now()) };
+        let all = PrunePolicy { derived: Select::All, ..PrunePolicy::garbage_only(Timestamp::now()) };
         assert_eq!(store.prune(&all).unwrap().items, []);
         let store = reopen(store);
         let old = Select::UnusedFor(std::time::Duration::from_secs(3600));
-        store.prune(&PrunePolicy { records: old, ..PrunePolicy::garbage_only(Timestamp::now()) }).unwrap();
+        store.prune(&PrunePolicy { derived: old, ..PrunePolicy::garbage_only(Timestamp::now()) }).unwrap();
         assert_eq!(store.memo(&key).unwrap().as_deref(), Some("text"));
     }
 }

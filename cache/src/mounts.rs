@@ -118,7 +118,7 @@ impl Store {
         Ok(list)
     }
 
-    fn cache_mount_info(&self, dir: &Path) -> Result<Option<CacheMountInfo>, StoreError> {
+    pub(crate) fn cache_mount_info(&self, dir: &Path) -> Result<Option<CacheMountInfo>, StoreError> {
         let Some(meta) = read_json::<Meta>(&dir.join("meta.json"), "a cache mount")? else { return Ok(None) };
         let locks = lock_files(dir)?;
         let used = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).map(Timestamp::from).ok();
@@ -150,11 +150,6 @@ impl Store {
         self.remover().remove(&trash).map_err(io_error("remove", format!("cache mount `{id}`")))?;
         Ok(true)
     }
-}
-
-/// The id whose mounts lie in a directory.
-pub(crate) fn id_of(dir: &Path) -> Result<Option<String>, StoreError> {
-    Ok(read_json::<Meta>(&dir.join("meta.json"), "a cache mount")?.map(|meta| meta.id))
 }
 
 /// Moves the directory of an unused cache mount to `dest`; false when it is in use.

@@ -16,9 +16,11 @@ use crate::chain::Loaded;
 use crate::error::{StoreError, io_error};
 use crate::format::Format;
 use crate::fsio::{self, Published};
+use crate::gc::Growth;
 use crate::layout::{Below, DIRECTORIES, IndexId, Layout, belongs_in_root};
 use crate::session::{Gate, Pin, Session};
 use crate::time::Timestamp;
+use crate::usage::measure;
 use crate::{ballast, db, durable};
 
 /// An open store. Clones share everything; threads may use one at once, and so may any number of processes.
@@ -46,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) touched: Mutex<HashMap<Digest, Timestamp>>,
     /// Memos that were used, as above.
     pub(crate) touched_memos: Mutex<HashMap<Digest, Timestamp>>,
+    /// How much was put.
+    pub(crate) growth: Growth,
 }
 
 impl fmt::Debug for Inner {
@@ -144,6 +148,7 @@ impl Store {
             indexed: Mutex::default(),
             touched: Mutex::default(),
             touched_memos: Mutex::default(),
+            growth: Growth::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -220,6 +225,11 @@ impl Store {
         work(connection)
     }
 
+    /// Closes the database; it is opened again when it is needed.
+    pub(crate) fn close_db(&self) {
+        lock(&self.inner.db).take();
+    }
+
     /// Makes a finished temporary visible under its final name, pinned by this session from before it can be seen.
     pub(crate) fn publish(&self, pin: Pin, temp: &Path, dest: &Path, object: &str) -> Result<Published, StoreError> {
         let session = self.session()?;
@@ -228,6 +238,7 @@ impl Store {
         let published = fsio::publish(temp, dest).map_err(io_error("write", object))?;
         drop(gate);
         if published == Published::New {
+            self.inner.growth.add(measure(dest).disk);
             lock(&self.inner.fresh).push(dest.to_owned());
         }
         Ok(published)

@@ -6,6 +6,8 @@ use std::ops::AddAssign;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use oci::Digest;
+
 use crate::error::{StoreError, io_error};
 use crate::layout;
 use crate::store::Store;
@@ -105,30 +107,67 @@ impl Store {
     /// # Errors
     /// When the root or the database can't be read.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let compressed = self.compressed_blobs()?;
-        let mut meter = Meter::default();
-        let mut usage = Usage::default();
+        self.usage_by(&self.compressed_blobs()?, &mut |_, _| {})
+    }
+
+    /// Measures the store; `tell` hears of each file and tree, by its path from the root, with what it takes.
+    pub(crate) fn usage_by(
+        &self,
+        compressed: &HashSet<Digest>,
+        tell: &mut dyn FnMut(&Path, Size),
+    ) -> Result<Usage, StoreError> {
+        let mut account = Account { meter: Meter::default(), usage: Usage::default(), tell };
         let object = || format!("the store `{}`", self.root().display());
         let root = fs::symlink_metadata(self.root()).map_err(io_error("read", object()))?;
-        *usage.kinds.entry(Kind::Other).or_default() += meter.entry(&root);
+        let own = account.meter.entry(&root);
+        account.add(Path::new(""), Kind::Other, own);
         for entry in fs::read_dir(self.root()).map_err(io_error("read", object()))? {
             let entry = entry.map_err(io_error("read", object()))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let kind = kind_of_root_entry(&name);
-            let split = |file: &str| match kind {
-                Kind::Layers if file.ends_with(".erofs") => Kind::Indexes,
-                Kind::Blobs if layout::parse_blob(file).is_some_and(|digest| compressed.contains(&digest)) => {
-                    Kind::Compressed
-                }
-                kind => kind,
-            };
-            if matches!(kind, Kind::Layers | Kind::Blobs) {
-                meter.flat(&entry.path(), kind, split, &mut usage);
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                account.directory(&entry.path(), &name, &|file: &str| match kind {
+                    Kind::Layers if file.ends_with(".erofs") => Kind::Indexes,
+                    Kind::Blobs if layout::parse_blob(file).is_some_and(|digest| compressed.contains(&digest)) => {
+                        Kind::Compressed
+                    }
+                    kind => kind,
+                });
             } else {
-                *usage.kinds.entry(kind).or_default() += meter.tree(&entry.path());
+                let size = account.meter.tree(&entry.path());
+                account.add(Path::new(&name), kind, size);
             }
         }
-        Ok(usage)
+        Ok(account.usage)
+    }
+}
+
+/// A measurement that goes on.
+struct Account<'a> {
+    meter: Meter,
+    usage: Usage,
+    tell: &'a mut dyn FnMut(&Path, Size),
+}
+
+impl Account<'_> {
+    fn add(&mut self, path: &Path, kind: Kind, size: Size) {
+        *self.usage.kinds.entry(kind).or_default() += size;
+        (self.tell)(path, size);
+    }
+
+    /// A directory of the root, entry by entry.
+    fn directory(&mut self, dir: &Path, name: &str, kind: &dyn Fn(&str) -> Kind) {
+        // What vanishes meanwhile counts nothing.
+        let Ok(meta) = dir.symlink_metadata() else { return };
+        let mut own = self.meter.entry(&meta);
+        let entries = fs::read_dir(dir);
+        own.unreadable += u64::from(entries.is_err());
+        self.add(Path::new(name), kind(""), own);
+        for entry in entries.into_iter().flatten().flatten() {
+            let size = self.meter.tree(&entry.path());
+            let file = entry.file_name().to_string_lossy().into_owned();
+            self.add(&Path::new(name).join(&file), kind(&file), size);
+        }
     }
 }
 
@@ -165,15 +204,6 @@ impl Meter {
             return Size { entries: 1, ..Size::default() };
         }
         Size { entries: 1, bytes: meta.len(), disk: meta.blocks() * 512, unreadable: 0 }
-    }
-
-    /// A directory of files alone, each of its own kind; the directory is of kind `own`.
-    fn flat(&mut self, dir: &Path, own: Kind, kind: impl Fn(&str) -> Kind, usage: &mut Usage) {
-        let Ok(meta) = dir.symlink_metadata() else { return };
-        *usage.kinds.entry(own).or_default() += self.entry(&meta);
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            *usage.kinds.entry(kind(&entry.file_name().to_string_lossy())).or_default() += self.tree(&entry.path());
-        }
     }
 
     fn tree(&mut self, path: &Path) -> Size {

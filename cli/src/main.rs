@@ -14,6 +14,7 @@ mod progress;
 mod report;
 mod signals;
 mod source_text;
+mod space;
 mod style;
 
 use std::process::ExitCode;

@@ -24,6 +24,7 @@ use crate::ops::{Checkouts, OpKind};
 use crate::past::{Past, stage_label};
 use crate::plan::{self, Base, Bases, Lowered, Missing, Plan, PlannedHistory, PlannedStep, Request, StageOutput};
 use crate::report::Report;
+use crate::room::Room;
 use crate::schedule;
 use crate::settings::Settings;
 use crate::worker::{Done, LocalWorker, Unfiled, Value};
@@ -229,6 +230,7 @@ fn worker<'a>(
         starting: Mutex::default(),
         checkouts: session.checkouts,
         here: Mutex::default(),
+        room: Room::new(session.store, session.settings.space),
     }
 }
 

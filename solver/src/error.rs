@@ -1,5 +1,6 @@
 //! Why a build failed. Messages are for people and name no path of the store; advice is apart from them.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use cache::StoreError;
@@ -157,6 +158,15 @@ pub enum OpError {
     },
 }
 
+const DISK_FULL: &str = "the disk of the store is full; `rbuild prune` frees what nothing uses";
+
+/// Whether a full disk or quota is at the end of a chain of causes.
+fn is_of_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+        || error.source().is_some_and(is_of_full_disk)
+}
+
 fn exit_text(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exit code: {code}"),
@@ -172,9 +182,7 @@ impl OpError {
                 Some(format!("line {} of {} excludes it: `{}`", by.line, by.file, by.text))
             }
             Self::Select { help: SelectHelp::Meant(path), .. } => Some(format!("did you mean `{path}`?")),
-            Self::Exit { disk_full: true, .. } => {
-                Some("the disk of the store is full; `rbuild prune` frees what nothing uses".to_owned())
-            }
+            Self::Exit { disk_full: true, .. } => Some(DISK_FULL.to_owned()),
             Self::Foreign { .. } => Some(
                 "install QEMU with its handlers (Debian: qemu-user-static and binfmt-support), or let the stage run \
                  natively (FROM --platform=$BUILDPLATFORM) and compile for the target"
@@ -193,6 +201,7 @@ impl OpError {
             Self::Write(WriteError::Changed { .. }) | Self::Local(LocalError::Unstable { .. }) => {
                 Some("let what writes to it finish, or keep the file out of the context".to_owned())
             }
+            error if is_of_full_disk(error) => Some(DISK_FULL.to_owned()),
             _ => None,
         }
     }

@@ -31,6 +31,7 @@ pub mod ops;
 mod past;
 pub mod plan;
 pub mod report;
+mod room;
 mod schedule;
 mod settings;
 mod users;

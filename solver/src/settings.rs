@@ -25,6 +25,8 @@ pub struct Settings {
     pub ca_bundle: Option<Vec<u8>>,
     /// Limits of RUN steps.
     pub limits: executor::spec::Limits,
+    /// How much the cache may take while steps run.
+    pub space: cache::SpaceLimit,
     /// Where layers are mounted from.
     pub backend: Option<cache::Backend>,
 }

@@ -25,6 +25,7 @@ use crate::key::Manifest;
 use crate::ops::{Checkouts, GitTree, OpKind};
 use crate::past::{Past, ago};
 use crate::plan::PlannedStep;
+use crate::room::Room;
 use crate::schedule::Worker;
 use crate::settings::Settings;
 
@@ -123,6 +124,7 @@ pub(crate) struct LocalWorker<'a> {
     pub(crate) checkouts: &'a Checkouts,
     /// Layers that were seen in the store, which keeps them for as long as this process lives.
     pub(crate) here: Mutex<HashSet<DiffId>>,
+    pub(crate) room: Room,
 }
 
 /// One step about to be looked up.
@@ -280,6 +282,7 @@ impl LocalWorker<'_> {
         started: Instant,
         make: impl FnOnce(&mut (dyn Write + Send)) -> Result<Made, OpError>,
     ) -> Result<(DiffId, Option<Digest>, Timestamp), OpError> {
+        self.room.before_step()?;
         let mut log = guard.create_log()?;
         let made = make(&mut log)?;
         let (layer, printed) = self.keep_layer(step, made)?;

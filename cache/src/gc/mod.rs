@@ -4,12 +4,15 @@
 //! Roots are live leases, containers, names and (unless given up) images and records. A collection that is killed leaves at
 //! worst files without a reference, which the next one removes: the rows go before the files.
 
+mod filter;
 mod plan;
+mod room;
 mod rows;
+mod survey;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,17 +24,23 @@ use rusqlite::Connection;
 use crate::db;
 use crate::error::{StoreError, db_error, io_error};
 use crate::fsio;
-use crate::image::StoredImage;
-use crate::layout::{LayerFile, parse_blob, parse_index_stem};
-use crate::memo::{self, MemoRow};
+use crate::image::Target;
+use crate::keylock;
+use crate::layout::{LayerFile, parse_index_stem};
+use crate::ledger::OfImages;
+use crate::memo;
 use crate::mounts;
-use crate::session::{self, Gate, Pin, live_pins};
+use crate::session::{self, Gate};
 use crate::store::Store;
 use crate::time::Timestamp;
-use crate::usage::{Kind, Size, measure};
+use crate::usage::{Kind, Size};
 
-use plan::{Holder, Inventory, Item, choose};
-use rows::RecordRow;
+pub use filter::{Condition, Entry, EntryKind, Text};
+pub(crate) use room::Growth;
+pub(crate) use room::SCHEMA;
+
+use plan::{Item, choose};
+use survey::{Measured, Survey};
 
 /// Which of some things to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +75,14 @@ pub struct SpaceLimit {
 }
 
 /// What to give up. Layers, blobs and temporary files that nothing refers to go in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PrunePolicy {
     /// The time now.
     pub now: Timestamp,
-    /// Records, by their last use. With them go unpacked and compressed layers that are not in use.
+    /// Records, by their last use.
     pub records: Select,
+    /// What is made or fetched again by itself: unpacked and compressed layers that are not in use, downloads, stat caches.
+    pub derived: Select,
     /// Images without a name, by when they were stored.
     pub unnamed_images: Select,
     /// Images with a name that no container pins ([`Pin::Blob`] of their id), by when they were stored; their names go too.
@@ -82,24 +93,42 @@ pub struct PrunePolicy {
     pub keep_history: Option<usize>,
     /// Keep the records that the last so many builds of each project used.
     pub keep_last: usize,
+    /// Of all that is selected above, give up only that for which all of these hold.
+    pub filter: Vec<Condition>,
     /// Give up only until this is met, longest unused first; without it, everything that is selected.
     pub limit: Option<SpaceLimit>,
+    /// Tell in [`Pruned::entries`] what was given up, in words.
+    pub describe: bool,
     /// Say what would be done and do nothing.
     pub dry_run: bool,
 }
 
 impl PrunePolicy {
+    /// Removes all that is not in use, but for images with a name.
+    pub fn all_unused(now: Timestamp) -> Self {
+        Self {
+            records: Select::All,
+            derived: Select::All,
+            unnamed_images: Select::All,
+            mounts: Select::All,
+            ..Self::garbage_only(now)
+        }
+    }
+
     /// Removes only what nothing refers to.
     pub fn garbage_only(now: Timestamp) -> Self {
         Self {
             now,
             records: Select::None,
+            derived: Select::None,
             unnamed_images: Select::None,
             named_images: Select::None,
             mounts: Select::None,
             keep_history: None,
             keep_last: 0,
+            filter: Vec::new(),
             limit: None,
+            describe: false,
             dry_run: false,
         }
     }
@@ -121,6 +150,8 @@ pub struct PrunedItem {
 pub struct Pruned {
     /// Files and trees.
     pub items: Vec<PrunedItem>,
+    /// What was given up, if [`PrunePolicy::describe`] asked for it. Several of them may have held the same files.
+    pub entries: Vec<Entry>,
     /// Images given up.
     pub images: Vec<Digest>,
     /// Number of records given up.
@@ -140,20 +171,13 @@ impl Pruned {
     }
 }
 
-/// Sizes that take long to find out, so they are measured before anybody has to wait.
-struct Measured {
-    unpacked: HashMap<String, Size>,
-    mounts: Vec<(PathBuf, Timestamp, Size)>,
-}
-
-/// What stays in any case, and what there is to choose from.
-struct Survey {
-    inventory: Inventory,
-    blobs: HashMap<Digest, Size>,
-    files: Vec<(LayerFile, PathBuf, Size)>,
-    pinned_blobs: HashSet<Digest>,
-    images: Vec<StoredImage>,
-    memos: Vec<MemoRow>,
+/// What could be removed.
+pub(crate) struct Reclaimable {
+    /// Everything that there is to choose from.
+    pub(crate) entries: Vec<Entry>,
+    /// Files and trees that would go.
+    pub(crate) files: Vec<(PathBuf, Size)>,
+    pub(crate) of_images: OfImages,
 }
 
 /// A file or tree to remove.
@@ -170,9 +194,17 @@ impl Store {
     pub fn prune(&self, policy: &PrunePolicy) -> Result<Pruned, StoreError> {
         self.drop_ballast_if_needed();
         self.flush()?;
+        let one = self.lock_collector()?;
+        let pruned = self.prune_alone(policy, &one)?;
+        self.restore_ballast();
+        Ok(pruned)
+    }
+
+    /// Collects garbage. The caller holds the collector's lock.
+    fn prune_alone(&self, policy: &PrunePolicy, _one: &File) -> Result<Pruned, StoreError> {
         let session = self.session()?;
-        let _one = self.lock_collector()?;
         session::sweep_dead(self.layout(), self.remover())?;
+        keylock::sweep_dead(self)?;
         let measured = self.measure_trees()?;
         let trash = session.temp();
         fs::create_dir(&trash).map_err(io_error("write", "the store"))?;
@@ -185,7 +217,6 @@ impl Store {
         pruned.items.sort_by(|a, b| (a.kind, &a.id).cmp(&(b.kind, &b.id)));
         // Out of the others' sight, deleting may take its time.
         self.remover().remove(&trash).map_err(io_error("remove", "what was given up"))?;
-        self.restore_ballast();
         Ok(pruned)
     }
 
@@ -196,21 +227,6 @@ impl Store {
             Ok(file)
         };
         open().map_err(io_error("lock", "the store"))
-    }
-
-    fn measure_trees(&self) -> Result<Measured, StoreError> {
-        let mut unpacked = HashMap::new();
-        for name in fsio::names_in(&self.layout().unpacked(), "the unpacked layers")? {
-            let size = measure(&self.layout().unpacked().join(&name));
-            unpacked.insert(name, size);
-        }
-        let mut mounts = Vec::new();
-        for mount in self.cache_mounts()? {
-            if !mount.in_use {
-                mounts.push((self.layout().mount(&mount.id), mount.last_used, mount.size));
-            }
-        }
-        Ok(Measured { unpacked, mounts })
     }
 
     /// The part during which nobody else may take anything into use.
@@ -226,7 +242,8 @@ impl Store {
         let failed = || db_error("collect garbage");
         let builds = rows::forget_builds(&tx, policy.keep_history).map_err(failed())?;
         let survey = self.survey(&tx, policy, measured, gate)?;
-        let chosen = choose(&survey.inventory, self.goal(policy, &survey, measured)?);
+        let used = survey.used(measured);
+        let chosen = choose(&survey.inventory, self.goal(policy, used)?);
         let keys = chosen.iter().filter_map(Item::record);
         let records = rows::delete_records(&tx, keys, policy.now).map_err(failed())?;
         for key in chosen.iter().filter_map(Item::memo) {
@@ -234,113 +251,69 @@ impl Store {
         }
         let doomed = self.doomed(&tx, &survey, measured, &chosen)?;
         let images: Vec<Digest> = chosen.iter().filter_map(Item::image).collect();
+        let mut entries = Vec::new();
+        if policy.describe {
+            entries = survey.entries(&tx).map_err(failed())?;
+            let mut holders = survey.inventory.holders.iter();
+            entries.retain(|_| holders.next().is_some_and(|holder| chosen.contains(&holder.item)));
+        }
         if policy.dry_run {
             tx.rollback().map_err(failed())?;
         } else {
             for layer in doomed.iter().filter_map(Doomed::layer) {
                 rows::delete_layer(&tx, &layer).map_err(failed())?;
             }
+            let counted = doomed.iter().filter(|doomed| doomed.item.kind != Kind::StatCache);
+            let gone = counted.map(|doomed| doomed.item.size.disk).chain(mount_sizes(&survey, &chosen));
+            self.set_used(&tx, used.saturating_sub(gone.sum()), policy.now)?;
             tx.commit().map_err(failed())?;
             self.drop_images(&images)?;
             move_away(&doomed, trash)?;
         }
-        let mut pruned =
-            Pruned { items: doomed.into_iter().map(|doomed| doomed.item).collect(), images, records, builds };
-        pruned.items.extend(take_mounts_away(policy.dry_run, measured, &chosen, gate, trash)?);
-        Ok(pruned)
+        let mut items: Vec<PrunedItem> = doomed.into_iter().map(|doomed| doomed.item).collect();
+        items.extend(self.take_mounts_away(policy.dry_run, measured, &chosen, gate, trash)?);
+        Ok(Pruned { items, entries, images, records, builds })
+    }
+
+    /// What a collection of all that is not in use would remove, named images left alone. Writes nothing.
+    pub(crate) fn reclaimable(&self, now: Timestamp) -> Result<Reclaimable, StoreError> {
+        let policy = PrunePolicy::all_unused(now);
+        let measured = self.measure_trees()?;
+        self.with_db(|_| Ok(()))?;
+        let gate = Gate::exclusive(self.layout())?;
+        self.with_db(|db| {
+            let survey = self.survey(db, &policy, &measured, &gate)?;
+            let chosen = choose(&survey.inventory, None);
+            let doomed = self.doomed(db, &survey, &measured, &chosen)?;
+            let mut entries = survey.entries(db).map_err(db_error("list the cache"))?;
+            entries.sort_by(|a, b| (b.last_used, &a.id).cmp(&(a.last_used, &b.id)));
+            let mut files: Vec<(PathBuf, Size)> = doomed.into_iter().map(|one| (one.path, one.item.size)).collect();
+            let mounts = measured.mounts.iter().filter(|mount| chosen.contains(&Item::Mount(mount.id.clone())));
+            files.extend(mounts.map(|mount| (self.layout().mount(&mount.id), mount.size)));
+            Ok(Reclaimable { entries, files, of_images: self.of_images(db, &survey)? })
+        })
+    }
+
+    /// What images hold, whatever else holds it.
+    fn of_images(&self, db: &Connection, survey: &Survey) -> Result<OfImages, StoreError> {
+        let mut held = OfImages::default();
+        for image in &survey.images {
+            held.layers.extend(&image.chain);
+            held.blobs.insert(image.id);
+            held.blobs.extend(image.manifest);
+            self.add_manifest_blobs(image.manifest.as_ref(), &mut held.blobs)?;
+        }
+        self.add_named_indexes(&mut held.blobs)?;
+        let compressed = rows::compressed(db).map_err(db_error("list the compressed layers"))?;
+        held.blobs.extend(compressed.iter().filter(|(_, layer)| held.layers.contains(layer)).map(|(blob, _)| blob));
+        Ok(held)
     }
 
     /// How many bytes must go, when there is a limit.
-    fn goal(&self, policy: &PrunePolicy, survey: &Survey, measured: &Measured) -> Result<Option<u64>, StoreError> {
+    fn goal(&self, policy: &PrunePolicy, used: u64) -> Result<Option<u64>, StoreError> {
         let Some(limit) = policy.limit else { return Ok(None) };
-        let mut used: u64 = survey.files.iter().map(|(_, _, size)| size.disk).sum();
-        used += survey.blobs.values().map(|size| size.disk).sum::<u64>();
-        used += measured.unpacked.values().map(|size| size.disk).sum::<u64>();
-        used += measured.mounts.iter().map(|(_, _, size)| size.disk).sum::<u64>();
-        let mut keep = limit.max_used.unwrap_or(u64::MAX).min(used);
-        if let Some(min_free) = limit.min_free {
-            keep = keep.min(used.saturating_sub(min_free.saturating_sub(self.free_space()?)));
-        }
-        Ok(Some(used - keep.max(limit.reserved).min(used)))
-    }
-
-    fn survey(
-        &self,
-        tx: &Connection,
-        policy: &PrunePolicy,
-        measured: &Measured,
-        gate: &Gate,
-    ) -> Result<Survey, StoreError> {
-        let failed = || db_error("collect garbage");
-        let mut survey = Survey {
-            inventory: Inventory::default(),
-            blobs: sizes_in(&self.layout().blobs(), parse_blob)?,
-            files: Vec::new(),
-            pinned_blobs: HashSet::new(),
-            images: self.stored_images()?,
-            memos: memo::all(tx).map_err(failed())?,
-        };
-        for name in fsio::names_in(&self.layout().layers(), "the layers")? {
-            let path = self.layout().layers().join(&name);
-            if let Some(file) = LayerFile::parse(&name) {
-                let size = measure(&path);
-                *survey.inventory.layers.entry(file.layer()).or_default() += size.disk;
-                survey.files.push((file, path, size));
-            }
-        }
-        self.add_pins(&mut survey, gate)?;
-        self.add_images(&mut survey, policy)?;
-        add_derived(tx, &mut survey, policy, measured).map_err(failed())?;
-        add_records(tx, &mut survey, policy).map_err(failed())?;
-        add_memos(&mut survey, policy);
-        for (dir, last_used, size) in &measured.mounts {
-            survey.inventory.holders.push(Holder {
-                item: Item::Mount(dir.clone()),
-                last_used: *last_used,
-                layers: Vec::new(),
-                own: size.disk,
-                selected: policy.mounts.takes(*last_used, policy.now),
-            });
-        }
-        Ok(survey)
-    }
-
-    /// What running builds and existing containers use.
-    fn add_pins(&self, survey: &mut Survey, gate: &Gate) -> Result<(), StoreError> {
-        let mut pins = live_pins(self.layout(), gate, None)?;
-        for container in self.containers()? {
-            pins.extend(container.pins()?);
-        }
-        for pin in pins {
-            match pin {
-                Pin::Layer(layer) => {
-                    survey.inventory.pinned.insert(layer);
-                }
-                Pin::Blob(blob) => {
-                    survey.pinned_blobs.insert(blob);
-                }
-                Pin::Volume(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn add_images(&self, survey: &mut Survey, policy: &PrunePolicy) -> Result<(), StoreError> {
-        let mut named = HashSet::new();
-        for (_, target) in self.names()? {
-            named.extend(self.images_of(&target)?);
-        }
-        for image in &survey.images {
-            let select = if named.contains(&image.id) { policy.named_images } else { policy.unnamed_images };
-            survey.inventory.holders.push(Holder {
-                item: Item::Image(image.id),
-                last_used: image.stored,
-                layers: image.chain.clone(),
-                own: 0,
-                selected: !survey.pinned_blobs.contains(&image.id) && select.takes(image.stored, policy.now),
-            });
-        }
-        Ok(())
+        let free = if limit.min_free.is_some() { self.free_space()? } else { 0 };
+        Ok(Some(used - limit.keep(used, free)))
     }
 
     /// Files and trees that nothing needs once the chosen items are gone.
@@ -365,6 +338,11 @@ impl Store {
             if !layers.contains(&index.layer) || chosen.contains(&Item::Unpacked(index)) {
                 let path = self.layout().unpacked_layer(&index);
                 doomed.push(Doomed::new(path, Kind::Unpacked, index.layer.to_string(), *size));
+            }
+        }
+        for (file, _, size) in &measured.stats {
+            if chosen.contains(&Item::StatCache(file.clone())) {
+                doomed.push(Doomed::new(self.layout().stat().join(file), Kind::StatCache, file.clone(), *size));
             }
         }
         for (digest, size) in &survey.blobs {
@@ -392,16 +370,9 @@ impl Store {
                 self.add_manifest_blobs(image.manifest.as_ref(), &mut live)?;
             }
         }
-        for (_, target) in self.names()? {
-            if let crate::image::Target::Index(index) = target {
-                live.insert(index);
-                for manifest in self.manifests_of(&index)? {
-                    live.insert(manifest);
-                    self.add_manifest_blobs(Some(&manifest), &mut live)?;
-                }
-            }
-        }
-        rows::add_noted_blobs(tx, &mut live).map_err(db_error("collect garbage"))?;
+        self.add_named_indexes(&mut live)?;
+        let gone: HashSet<&Digest> = chosen.iter().filter_map(Item::record).collect();
+        rows::add_noted_blobs(tx, &mut live, &gone).map_err(db_error("collect garbage"))?;
         let memos = survey.memos.iter().filter(|memo| !chosen.contains(&Item::Memo(memo.key)));
         live.extend(memos.flat_map(|memo| &memo.blobs));
         let mut compressed = HashSet::new();
@@ -416,6 +387,20 @@ impl Store {
         Ok((live, compressed))
     }
 
+    /// Image indexes that have a name, with their manifests.
+    fn add_named_indexes(&self, live: &mut HashSet<Digest>) -> Result<(), StoreError> {
+        for (_, target) in self.names()? {
+            if let Target::Index(index) = target {
+                live.insert(index);
+                for manifest in self.manifests_of(&index)? {
+                    live.insert(manifest);
+                    self.add_manifest_blobs(Some(&manifest), live)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What an image manifest speaks of: its config and, as far as they are here, its compressed layers.
     fn add_manifest_blobs(&self, manifest: Option<&Digest>, live: &mut HashSet<Digest>) -> Result<(), StoreError> {
         let Some(manifest) = manifest else { return Ok(()) };
@@ -426,6 +411,26 @@ impl Store {
             live.extend(manifest.layers.iter().map(|layer| layer.digest));
         }
         Ok(())
+    }
+
+    /// Moves the chosen cache mounts away, unless someone has taken one into use since they were measured.
+    fn take_mounts_away(
+        &self,
+        dry_run: bool,
+        measured: &Measured,
+        chosen: &HashSet<Item>,
+        gate: &Gate,
+        trash: &Path,
+    ) -> Result<Vec<PrunedItem>, StoreError> {
+        let mut taken = Vec::new();
+        let chosen = measured.mounts.iter().filter(|mount| chosen.contains(&Item::Mount(mount.id.clone())));
+        for (number, mount) in chosen.enumerate() {
+            let dir = self.layout().mount(&mount.id);
+            if dry_run || mounts::take_away(&dir, &trash.join(format!("mount{number}")), gate)? {
+                taken.push(PrunedItem { kind: Kind::Mounts, id: mount.id.clone(), size: mount.size });
+            }
+        }
+        Ok(taken)
     }
 
     /// Removes images and the names that lead to them.
@@ -443,25 +448,12 @@ impl Store {
     }
 }
 
-/// Moves the chosen cache mounts away, unless someone has taken one into use since they were measured.
-fn take_mounts_away(
-    dry_run: bool,
-    measured: &Measured,
-    chosen: &HashSet<Item>,
-    gate: &Gate,
-    trash: &Path,
-) -> Result<Vec<PrunedItem>, StoreError> {
-    let mut taken = Vec::new();
-    for (number, (dir, _, size)) in measured.mounts.iter().enumerate() {
-        if !chosen.contains(&Item::Mount(dir.clone())) {
-            continue;
-        }
-        let id = mounts::id_of(dir)?.unwrap_or_default();
-        if dry_run || mounts::take_away(dir, &trash.join(format!("mount{number}")), gate)? {
-            taken.push(PrunedItem { kind: Kind::Mounts, id, size: *size });
-        }
-    }
-    Ok(taken)
+/// What the chosen cache mounts take.
+fn mount_sizes(survey: &Survey, chosen: &HashSet<Item>) -> impl Iterator<Item = u64> {
+    let holders = survey.inventory.holders.iter();
+    holders
+        .filter(|holder| matches!(&holder.item, Item::Mount(_)) && chosen.contains(&holder.item))
+        .map(|holder| holder.own)
 }
 
 impl Item {
@@ -499,80 +491,11 @@ impl Doomed {
     }
 }
 
-fn sizes_in<K: Eq + std::hash::Hash>(
-    dir: &Path,
-    parse: impl Fn(&str) -> Option<K>,
-) -> Result<HashMap<K, Size>, StoreError> {
-    let names = fsio::names_in(dir, "the blobs")?;
-    Ok(names.iter().filter_map(|name| Some((parse(name)?, measure(&dir.join(name))))).collect())
-}
-
 fn live_layers(survey: &Survey, chosen: &HashSet<Item>) -> HashSet<DiffId> {
     let kept = survey.inventory.holders.iter().filter(|holder| !chosen.contains(&holder.item));
     let mut live = survey.inventory.pinned.clone();
     live.extend(kept.flat_map(|holder| &holder.layers));
     live
-}
-
-/// Unpacked and compressed layers that are not in use.
-fn add_derived(
-    tx: &Connection,
-    survey: &mut Survey,
-    policy: &PrunePolicy,
-    measured: &Measured,
-) -> rusqlite::Result<()> {
-    // They carry no time of use: they go when all records may, or when space is short.
-    let selected = policy.records == Select::All || (policy.limit.is_some() && policy.records != Select::None);
-    let derived = |item, own| Holder { item, last_used: Timestamp(0), layers: Vec::new(), own, selected };
-    for (stem, size) in &measured.unpacked {
-        if let Some(index) = parse_index_stem(stem)
-            && !survey.inventory.pinned.contains(&index.layer)
-        {
-            survey.inventory.holders.push(derived(Item::Unpacked(index), size.disk));
-        }
-    }
-    for (blob, _) in rows::compressed(tx)? {
-        if let Some(size) = survey.blobs.get(&blob)
-            && !survey.pinned_blobs.contains(&blob)
-        {
-            survey.inventory.holders.push(derived(Item::Compressed(blob), size.disk));
-        }
-    }
-    Ok(())
-}
-
-fn add_records(tx: &Connection, survey: &mut Survey, policy: &PrunePolicy) -> rusqlite::Result<()> {
-    let recent = rows::recent_keys(tx, policy.keep_last)?;
-    for RecordRow { key, layer, last_used } in rows::records(tx)? {
-        // A build that goes on may have hit it and not noted that yet.
-        let in_use = layer.is_some_and(|layer| survey.inventory.pinned.contains(&layer));
-        // A record whose layer was lost is of no use to anybody.
-        let lost = layer.is_some_and(|layer| !survey.inventory.layers.contains_key(&layer));
-        survey.inventory.holders.push(Holder {
-            item: Item::Record(key),
-            last_used: if lost { Timestamp(0) } else { last_used },
-            layers: layer.into_iter().collect(),
-            own: 0,
-            selected: lost || (policy.records.takes(last_used, policy.now) && !in_use && !recent.contains(&key)),
-        });
-    }
-    Ok(())
-}
-
-/// Memos go as records do. One that has lost a blob is of no use to anybody.
-fn add_memos(survey: &mut Survey, policy: &PrunePolicy) {
-    for MemoRow { key, last_used, blobs } in &survey.memos {
-        let in_use = blobs.iter().any(|blob| survey.pinned_blobs.contains(blob));
-        let lost = blobs.iter().any(|blob| !survey.blobs.contains_key(blob));
-        let own = blobs.iter().filter_map(|blob| survey.blobs.get(blob)).map(|size| size.disk).sum();
-        survey.inventory.holders.push(Holder {
-            item: Item::Memo(*key),
-            last_used: if lost { Timestamp(0) } else { *last_used },
-            layers: Vec::new(),
-            own,
-            selected: lost || (policy.records.takes(*last_used, policy.now) && !in_use),
-        });
-    }
 }
 
 fn move_away(doomed: &[Doomed], trash: &Path) -> Result<(), StoreError> {

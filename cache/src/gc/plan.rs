@@ -1,7 +1,6 @@
 //! Chooses what garbage collection gives up. Pure: counts references and bytes, touches no file.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 
 use oci::{DiffId, Digest};
 
@@ -19,8 +18,10 @@ pub(super) enum Item {
     /// A note of the caller, with its blobs.
     Memo(Digest),
     Image(Digest),
-    /// The directory of the cache mounts of one id.
-    Mount(PathBuf),
+    /// The cache mounts of one id.
+    Mount(String),
+    /// The stat cache in a file of this name.
+    StatCache(String),
 }
 
 impl Item {
@@ -29,7 +30,7 @@ impl Item {
         match self {
             Self::Unpacked(_) => 0,
             Self::Compressed(_) => 1,
-            Self::Record(_) | Self::Memo(_) | Self::Image(_) => 2,
+            Self::Record(_) | Self::Memo(_) | Self::Image(_) | Self::StatCache(_) => 2,
             Self::Mount(_) => 3,
         }
     }
@@ -44,7 +45,9 @@ pub(super) struct Holder {
     pub(super) layers: Vec<DiffId>,
     /// Bytes that go with the item itself.
     pub(super) own: u64,
-    /// May it be given up at all.
+    /// A build or a container that is there needs it: it stays.
+    pub(super) in_use: bool,
+    /// May it be given up, as far as the policy goes.
     pub(super) selected: bool,
 }
 
@@ -58,22 +61,36 @@ pub(super) struct Inventory {
     pub(super) holders: Vec<Holder>,
 }
 
+impl Holder {
+    fn may_go(&self) -> bool {
+        self.selected && !self.in_use
+    }
+}
+
+impl Inventory {
+    /// How many hold each layer.
+    pub(super) fn held(&self) -> HashMap<DiffId, usize> {
+        let mut held: HashMap<DiffId, usize> = HashMap::new();
+        for layer in self.holders.iter().flat_map(|holder| &holder.layers) {
+            *held.entry(*layer).or_default() += 1;
+        }
+        held
+    }
+}
+
 /// Chooses selected items until `goal` bytes are free; all of them without a goal.
 pub(super) fn choose(inventory: &Inventory, goal: Option<u64>) -> HashSet<Item> {
-    let mut held: HashMap<DiffId, usize> = HashMap::new();
-    for layer in inventory.holders.iter().flat_map(|holder| &holder.layers) {
-        *held.entry(*layer).or_default() += 1;
-    }
+    let mut held = inventory.held();
     // What nobody holds goes in any case.
     let garbage = |layer: &DiffId| !held.contains_key(layer) && !inventory.pinned.contains(layer);
     let mut freed: u64 = inventory.layers.iter().filter(|(layer, _)| garbage(layer)).map(|(_, bytes)| bytes).sum();
 
-    let kept = inventory.holders.iter().filter(|holder| !holder.selected).flat_map(|holder| &holder.layers);
+    let kept = inventory.holders.iter().filter(|holder| !holder.may_go()).flat_map(|holder| &holder.layers);
     let stay: HashSet<&DiffId> = inventory.pinned.iter().chain(kept).collect();
     // When only space matters, a record whose layer stays anyway is worth more than the nothing it would free.
     let in_vain = |holder: &Holder| !holder.layers.is_empty() && holder.layers.iter().all(|layer| stay.contains(layer));
 
-    let mut order: Vec<&Holder> = inventory.holders.iter().filter(|holder| holder.selected).collect();
+    let mut order: Vec<&Holder> = inventory.holders.iter().filter(|holder| holder.may_go()).collect();
     order.sort_by(|a, b| (a.item.rank(), a.last_used, &a.item).cmp(&(b.item.rank(), b.last_used, &b.item)));
     let mut chosen = HashSet::new();
     for holder in order {
@@ -111,6 +128,7 @@ mod tests {
             last_used: Timestamp(last_used),
             layers: layers.iter().map(|name| layer(name)).collect(),
             own: 0,
+            in_use: false,
             selected: true,
         }
     }
@@ -160,16 +178,18 @@ mod tests {
             last_used: Timestamp(last_used),
             layers: Vec::new(),
             own: 1,
+            in_use: false,
             selected: true,
         };
         let unpacked = Item::Unpacked(IndexId { layer: layer("u"), below: Below::Anything, root: Root::Plain });
         let record = Item::Record(Digest::of("r"));
         let inventory = Inventory {
             holders: vec![
-                holder(Item::Mount("m".into()), 1),
+                holder(Item::Mount("m".to_owned()), 1),
                 holder(record.clone(), 2),
                 holder(unpacked.clone(), 3),
                 Holder { selected: false, ..holder(Item::Compressed(Digest::of("c")), 0) },
+                Holder { in_use: true, ..holder(Item::Compressed(Digest::of("d")), 0) },
             ],
             ..Inventory::default()
         };

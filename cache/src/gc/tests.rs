@@ -13,20 +13,14 @@ use oci::{Descriptor, DiffId, Digest, Reference};
 use crate::layer::tests::put_tar;
 use crate::record::{Filing, Manifest, Record};
 use crate::{
-    BuildStatus, CacheUse, Kind, NewBuild, Outcome, Pin, Problem, PrunePolicy, Pruned, Select, Sharing, SpaceLimit,
-    StepRow, Store, StoredImage, Target, Timestamp, VolumeMeta,
+    BuildStatus, CacheUse, Condition, Group, Kind, NewBuild, Outcome, Pin, Problem, PrunePolicy, Pruned, Select,
+    Sharing, SpaceLimit, StepRow, Store, StoredImage, Target, Text, Timestamp, VolumeMeta,
 };
 
 const NOW: Timestamp = Timestamp(1_000_000_000_000_000);
 
 fn everything() -> PrunePolicy {
-    PrunePolicy {
-        records: Select::All,
-        unnamed_images: Select::All,
-        named_images: Select::All,
-        mounts: Select::All,
-        ..PrunePolicy::garbage_only(NOW)
-    }
+    PrunePolicy { named_images: Select::All, ..PrunePolicy::all_unused(NOW) }
 }
 
 fn record(store: &Store, text: &str, last_used: i64) -> Record {
@@ -44,6 +38,25 @@ fn record(store: &Store, text: &str, last_used: i64) -> Record {
     let manifest = Manifest { text, blobs: &[files] };
     store.put_record(&record, Filing { manifest, definition: Some(Digest::of(format!("def {text}"))) }).unwrap();
     record
+}
+
+fn step_row(key: Digest) -> StepRow {
+    StepRow {
+        stage: String::new(),
+        line: 1,
+        instruction: String::new(),
+        cache: CacheUse::Hit,
+        reason: None,
+        slot: "s".to_owned(),
+        key: Some(key),
+        started: Duration::ZERO,
+        duration: Duration::ZERO,
+        layer: None,
+        layer_size: None,
+        log: None,
+        inputs: None,
+        error: None,
+    }
 }
 
 fn image(store: &Store, text: &str, name: Option<&str>) -> StoredImage {
@@ -152,7 +165,12 @@ fn a_limit_takes_the_longest_unused_first() {
     let store = reopen(store);
     let layers = store.usage().unwrap().kinds[&Kind::Layers].disk;
     let limit = SpaceLimit { max_used: Some(layers * 6 / 10 + 8 * 8192), ..SpaceLimit::default() };
-    let policy = PrunePolicy { limit: Some(limit), records: Select::All, ..PrunePolicy::garbage_only(NOW) };
+    let policy = PrunePolicy {
+        limit: Some(limit),
+        records: Select::All,
+        derived: Select::All,
+        ..PrunePolicy::garbage_only(NOW)
+    };
     let gone = store.prune(&policy).unwrap().records;
     assert!((1..4).contains(&gone), "{gone}");
     for (n, record) in records.iter().enumerate() {
@@ -170,26 +188,10 @@ fn age_and_recent_builds_protect_records() {
     let old = record(&store, "old", NOW.0 - 100_000);
     let recent = record(&store, "recent", NOW.0 - 10_000);
     let build = NewBuild { project: "p".to_owned(), name: None, target: None, started: NOW };
-    let step = |key: Digest| StepRow {
-        stage: String::new(),
-        line: 1,
-        instruction: String::new(),
-        cache: CacheUse::Hit,
-        reason: None,
-        slot: "s".to_owned(),
-        key: Some(key),
-        started: Duration::ZERO,
-        duration: Duration::ZERO,
-        layer: None,
-        layer_size: None,
-        log: None,
-        inputs: None,
-        error: None,
-    };
     let outcome = Outcome { status: BuildStatus::Done, duration: Duration::ZERO, image: None, error: None };
     for key in [recent.key, old.key] {
         let id = store.begin_build(&build).unwrap();
-        store.finish_build(id, &outcome, &[step(key)], &[]).unwrap();
+        store.finish_build(id, &outcome, &[step_row(key)], &[]).unwrap();
     }
     let store = reopen(store);
     let aged = PrunePolicy { records: Select::UnusedFor(Duration::from_secs(50)), ..PrunePolicy::garbage_only(NOW) };
@@ -215,7 +217,7 @@ fn compressed_layers_follow_their_layer() {
     let store = reopen(store);
     assert_eq!(store.prune(&PrunePolicy::garbage_only(NOW)).unwrap(), Pruned::default());
     assert_eq!(store.usage().unwrap().kinds[&Kind::Compressed].bytes, 10);
-    let pruned = store.prune(&PrunePolicy { records: Select::All, ..PrunePolicy::garbage_only(NOW) }).unwrap();
+    let pruned = store.prune(&PrunePolicy { derived: Select::All, ..PrunePolicy::garbage_only(NOW) }).unwrap();
     assert_eq!(pruned.items.iter().map(|item| item.kind).collect::<Vec<_>>(), [Kind::Compressed]);
     assert!(store.compressed(&kept.chain[0], "gzip").unwrap().is_some(), "it may still be in a registry");
     clean(&store);
@@ -258,6 +260,159 @@ fn usage_accounts_for_every_byte() {
     for kind in [Kind::Layers, Kind::Blobs, Kind::Containers, Kind::Volumes, Kind::Temporary, Kind::Database] {
         assert!(usage.kinds[&kind].bytes > 0, "{}", kind.name());
     }
+}
+
+#[test]
+fn room_is_made_when_the_cache_grows_over_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let old = record(&store, &"old".repeat(40_000), 1);
+    let young = record(&store, &"young".repeat(20_000), 2);
+    let store = reopen(store);
+    let used = store.ledger(NOW).unwrap().groups[&Group::BuildCache].size.disk;
+    let limit = |bytes| SpaceLimit { max_used: Some(bytes), ..SpaceLimit::default() };
+    assert_eq!(store.make_room(&limit(2 * used)).unwrap(), None);
+    // The account is kept between processes, and what this one puts is added to it.
+    let new = record(&store, &"new".repeat(40_000), 3);
+    assert_eq!(store.make_room(&limit(4 * used)).unwrap(), None);
+    let pruned = store.make_room(&limit(used + used / 8)).unwrap().unwrap();
+    assert_eq!(pruned.records, 1);
+    assert!(store.record(&old.key).unwrap().is_none() && store.record(&young.key).unwrap().is_some());
+    assert!(store.record(&new.key).unwrap().is_some(), "what this process made is in use");
+    // All that is left is in use: to try again at once would be in vain.
+    assert!(store.make_room(&limit(1)).unwrap().is_some());
+    assert_eq!(store.make_room(&limit(1)).unwrap(), None);
+    // Nothing below the reserve is touched.
+    let store = reopen(store);
+    let reserved = SpaceLimit { max_used: Some(0), min_free: Some(u64::MAX), reserved: 4 * used };
+    assert_eq!(store.make_room(&reserved).unwrap(), None);
+    let full = SpaceLimit { max_used: None, min_free: Some(u64::MAX), reserved: 0 };
+    assert_eq!(store.make_room(&full).unwrap().unwrap().records, 2);
+    clean(&store);
+}
+
+#[test]
+fn the_account_is_set_right_by_a_measurement() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    record(&store, &"x".repeat(100_000), 1);
+    let limit = SpaceLimit { max_used: Some(1 << 40), ..SpaceLimit::default() };
+    store.make_room(&limit).unwrap();
+    let told = |store: &Store| -> i64 {
+        let read =
+            |db: &mut rusqlite::Connection| Ok(db.query_row("SELECT used FROM space", [], |row| row.get(0)).unwrap());
+        store.with_db(read).unwrap()
+    };
+    let right = told(&store);
+    assert!(right > 100_000);
+    let set = |sql: &str| store.with_db(|db| Ok(db.execute(sql, []).unwrap())).unwrap();
+    set("UPDATE space SET used = 5");
+    store.make_room(&limit).unwrap();
+    assert_eq!(told(&store), 5, "it is not measured each time");
+    set("UPDATE space SET measured = 5");
+    store.make_room(&limit).unwrap();
+    assert_eq!(told(&store), right);
+}
+
+#[test]
+fn a_filter_keeps_what_it_does_not_mean() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (one, two) = (record(&store, "one", 1), record(&store, "two", 2));
+    let store = reopen(store);
+    let filter = vec![Condition::Id(Text::Is(one.key.to_string())), Condition::Kind(Text::Is("regular".to_owned()))];
+    let pruned = store.prune(&PrunePolicy { filter, describe: true, ..everything() }).unwrap();
+    assert_eq!(pruned.entries.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>(), [one.key.to_string()]);
+    assert!(store.record(&one.key).unwrap().is_none() && store.record(&two.key).unwrap().is_some());
+    clean(&store);
+}
+
+#[test]
+fn stat_caches_and_locks_of_the_dead_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let cache = store.stat_cache(context.path()).unwrap();
+    let old = crate::Stamp { secs: 1000, nanos: 5 };
+    let dev = context.path().metadata().unwrap().dev();
+    let stat = crate::FileStat { dev, ino: 7, size: 3, mode: 0o100_644, mtime: old, ctime: old };
+    assert!(cache.insert(b"f", &stat, crate::ContentDigest::of(b"x")));
+    cache.save().unwrap();
+    // What a killed owner leaves.
+    let dead = store.layout().key_lock(&Digest::of("dead"));
+    fs::write(&dead, "").unwrap();
+    fs::write(store.layout().key_log(&Digest::of("dead")), "printed").unwrap();
+    let crate::KeyLock::Owner(_alive) = store.lock_key(&Digest::of("alive")).unwrap() else { panic!("nobody has it") };
+    store.prune(&PrunePolicy::garbage_only(NOW)).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("stat")).unwrap().count(), 1);
+    let pruned = store.prune(&everything()).unwrap();
+    assert_eq!(pruned.items.iter().map(|item| item.kind).collect::<Vec<_>>(), [Kind::StatCache]);
+    let locks: Vec<String> = fs::read_dir(dir.path().join("locks"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(locks, [Digest::of("alive").hex()]);
+}
+
+/// Damages a store in every way that fsck knows, one after the other.
+#[test]
+fn every_damage_is_found_and_repaired() {
+    let damages: [(&str, &dyn Fn(&Store, &Record, &StoredImage)); 12] = [
+        ("a layer is torn", &|store, record, _| {
+            tear(&store.layer_tar_path(&record.layer.unwrap()));
+        }),
+        ("a layer is lost", &|store, _, image| fs::remove_file(store.layer_tar_path(&image.chain[0])).unwrap()),
+        ("a config is lost", &|store, _, image| fs::remove_file(store.blob_path(&image.id)).unwrap()),
+        ("a log is torn", &|store, record, _| {
+            tear(&store.blob_path(&record.log.unwrap()));
+        }),
+        ("a file list is lost", &|store, _, _| {
+            fs::remove_file(store.blob_path(&Digest::of("files of step"))).unwrap();
+        }),
+        ("a manifest is changed", &|store, _, _| sql(store, "UPDATE manifests SET text = 'other'")),
+        ("a manifest is lost", &|store, _, _| sql(store, "DELETE FROM manifests")),
+        ("a note is changed", &|store, _, _| sql(store, "UPDATE compressed SET descriptor = '{}'")),
+        ("an image is torn", &|store, _, image| tear(&store.layout().image(&image.id))),
+        ("a name is torn", &|store, _, _| {
+            tear(&store.layout().name(&"app".parse::<Reference>().unwrap()));
+        }),
+        ("a build is lost", &|store, _, _| sql(store, "DELETE FROM builds")),
+        ("a stat cache is torn", &|store, _, _| {
+            tear(&store.layout().stat_cache(Path::new("/ctx")));
+        }),
+    ];
+    for (name, damage) in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let step = record(&store, "step", 1);
+        let image = image(&store, "image", Some("app"));
+        let other = record(&store, "other", 1);
+        let blob = store.put_blob(b"compressed").unwrap();
+        store.remember_compressed(&other.layer.unwrap(), "gzip", &Descriptor::new("x", blob, 10)).unwrap();
+        let build = NewBuild { project: "p".to_owned(), name: None, target: None, started: NOW };
+        let id = store.begin_build(&build).unwrap();
+        let outcome = Outcome { status: BuildStatus::Done, duration: Duration::ZERO, image: None, error: None };
+        store.finish_build(id, &outcome, &[step_row(other.key)], &[]).unwrap();
+        clean(&store);
+        damage(&store, &step, &image);
+        assert_ne!(store.fsck().unwrap(), [], "{name}");
+        assert_ne!(store.repair().unwrap(), [""; 0], "{name}");
+        assert_eq!(store.fsck().unwrap(), [], "{name}");
+        assert_eq!(store.repair().unwrap(), [""; 0], "{name}");
+        // What was whole is left alone.
+        assert!(name.contains("manifest") || store.record(&other.key).unwrap().is_some(), "{name}");
+        store.prune(&everything()).unwrap();
+    }
+}
+
+/// Finished files can't be written to.
+fn tear(path: &Path) {
+    fs::remove_file(path).ok();
+    fs::write(path, "torn").unwrap();
+}
+
+fn sql(store: &Store, text: &str) {
+    store.with_db(|db| Ok(db.execute(text, []).unwrap())).unwrap();
 }
 
 #[test]

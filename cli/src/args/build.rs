@@ -68,6 +68,9 @@ pub(crate) struct BuildArgs {
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
+    /// How much of the disk the cache may take while steps run
+    #[command(flatten)]
+    pub(crate) space: SpaceArgs,
     /// Run every step again
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -125,4 +128,18 @@ pub(crate) struct BuildArgs {
     /// Verify TLS certificates of registries
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) tls_verify: bool,
+}
+
+/// Limits of the cache, kept while a build goes on. Sizes such as `20GB`, or shares of the disk such as `50%`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpaceArgs {
+    /// Let the cache take at most this [default: 80% of the disk, at most 100GB]
+    #[arg(long, value_name = "SIZE|PERCENT", env = "RBUILD_MAX_USED_SPACE")]
+    pub(crate) max_used_space: Option<String>,
+    /// Keep this much of the disk free [default: 20%, at most 20GB]
+    #[arg(long, value_name = "SIZE|PERCENT", env = "RBUILD_MIN_FREE_SPACE")]
+    pub(crate) min_free_space: Option<String>,
+    /// Let the cache take this much whatever the other two say [default: 10% of the disk, at most 10GB]
+    #[arg(long, value_name = "SIZE|PERCENT", env = "RBUILD_RESERVED_SPACE")]
+    pub(crate) reserved_space: Option<String>,
 }

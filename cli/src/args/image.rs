@@ -112,17 +112,56 @@ pub(crate) struct PruneArgs {
     /// Remove everything that no image name and no container needs, cache mounts too
     #[arg(long, short)]
     pub(crate) all: bool,
+    /// Of what --all would remove, only what fits; several must all fit: until=24h, id, description, type, inuse, shared,
+    /// private, mutable, immutable; with =, != and ~= (a regular expression)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Keep the results of the last N builds of each project
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<usize>,
+    /// Remove what is longest unused until the cache takes at most this
+    #[arg(long, value_name = "SIZE|PERCENT")]
+    pub(crate) max_used_space: Option<String>,
+    /// Remove what is longest unused until this much of the disk is free
+    #[arg(long, value_name = "SIZE|PERCENT")]
+    pub(crate) min_free_space: Option<String>,
+    /// Leave the cache this much
+    #[arg(long, value_name = "SIZE|PERCENT")]
+    pub(crate) reserved_space: Option<String>,
+    /// Print what would be removed and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print whole ids and descriptions
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
     /// Do not ask
     #[arg(long, short)]
     pub(crate) force: bool,
 }
 
-/// Print what the store holds, in bytes
+/// Print what the store holds, to the byte
 #[derive(Debug, clap::Args)]
 pub(crate) struct DfArgs {
+    /// Print kinds of files too, and all that could be removed, one a line
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    /// With --verbose, only what fits: as of prune
+    #[arg(long, value_name = "KEY=VALUE", requires = "verbose")]
+    pub(crate) filter: Vec<String>,
+    /// Print whole ids and descriptions
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
     /// Print JSON
     #[arg(long, value_name = "table|json", default_value = "table")]
     pub(crate) format: String,
+}
+
+/// Look for damage in the store; exit code 1 when there is some
+#[derive(Debug, clap::Args)]
+pub(crate) struct FsckArgs {
+    /// Remove what is damaged and what needs something that is lost; the next build makes it again
+    #[arg(long)]
+    pub(crate) repair: bool,
 }
 
 /// Print what this machine can do and what rbuild makes of it

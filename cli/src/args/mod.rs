@@ -9,13 +9,14 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub(crate) use build::BuildArgs;
+pub(crate) use build::{BuildArgs, SpaceArgs};
 pub(crate) use history::{
     AnalyzeArgs, ContextCommand, ContextDirArgs, ContextLsArgs, ContextWhyArgs, ExplainArgs, HistoryArgs,
     HistoryCommand, HistoryLogsArgs, HistoryLsArgs, HistoryRmArgs, HistoryShowArgs,
 };
 pub(crate) use image::{
-    DfArgs, DoctorArgs, ImagesArgs, InspectArgs, LoadArgs, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, TagArgs,
+    DfArgs, DoctorArgs, FsckArgs, ImagesArgs, InspectArgs, LoadArgs, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs,
+    TagArgs,
 };
 
 /// Builds images from Dockerfiles and runs them, without a daemon.
@@ -82,7 +83,7 @@ pub(crate) enum Command {
     /// Print what the store holds
     Df(DfArgs),
     /// Look for damage in the store
-    Fsck,
+    Fsck(FsckArgs),
     /// Print what this machine can do
     Doctor(DoctorArgs),
     /// Containers

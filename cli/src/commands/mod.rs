@@ -4,8 +4,11 @@ mod analyze;
 mod build;
 mod check;
 mod context;
+mod df;
 mod doctor;
 mod explain;
+mod filter;
+mod fsck;
 pub(crate) mod history;
 mod images;
 mod prune;
@@ -35,8 +38,8 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, Comma
         Command::Pull(args) => transfer::pull(&args, context),
         Command::Push(args) => transfer::push(&args, context),
         Command::Prune(args) => prune::run(&args, context),
-        Command::Df(args) => prune::usage(&args, context),
-        Command::Fsck => prune::fsck(context),
+        Command::Df(args) => df::run(&args, context),
+        Command::Fsck(args) => fsck::run(&args, context),
         Command::Doctor(args) => doctor::run(&args, context),
         Command::Container(command) => crate::container::run(command, context),
     }

@@ -54,13 +54,13 @@ struct Places {
 
 /// Reads everything. What is elsewhere is fetched as far as the Dockerfile needs it.
 pub(super) fn read(args: &BuildArgs, context: &Context) -> Result<Inputs, CommandError> {
-    let settings = settings(args)?;
     let build_args = build_arguments(args)?;
     let epoch = epoch(&build_args)?;
     let platforms = platforms(&args.platform)?;
     let run = run_defaults(args, &build_args)?;
     let tags = args.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
     let store = context.store()?;
+    let settings = settings(args, &store)?;
     let checkouts = Checkouts::new(&store, &settings);
     let remotes = Remotes::new(&store, context.registry(args.tls_verify), &checkouts, &settings);
     let mut places = Places::default();
@@ -427,7 +427,7 @@ pub(crate) fn bytes(flag: &str, text: &str) -> Result<u64, CommandError> {
     parser::size::parse_size(text).ok_or_else(|| CommandError::input(format!("{flag} {text}: not a size in bytes")))
 }
 
-fn settings(args: &BuildArgs) -> Result<Settings, CommandError> {
+fn settings(args: &BuildArgs, store: &Store) -> Result<Settings, CommandError> {
     if let Some(flag) = [("--cache-from", &args.cache_from), ("--cache-to", &args.cache_to)]
         .into_iter()
         .find_map(|(flag, values)| (!values.is_empty()).then_some(flag))
@@ -471,6 +471,7 @@ fn settings(args: &BuildArgs) -> Result<Settings, CommandError> {
         ca_bundle: ca_bundle(args.ca_cert.as_deref())?,
         limits: limits(args)?,
         backend: crate::context::backend()?,
+        space: crate::space::while_building(&args.space, store)?,
     })
 }
 

@@ -149,6 +149,10 @@ fn finish(
     }
     outputs.write(args, context, &results, &inputs.tags)?;
     store.flush()?;
+    if built.report.totals.misses > 0 {
+        // Once more now that the image before this one may have lost its name.
+        store.make_room(&inputs.settings.space)?;
+    }
     if let Some(path) = &args.iidfile {
         write_file(path, id.as_bytes())?;
     }
