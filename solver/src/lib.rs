@@ -33,6 +33,8 @@ pub mod plan;
 pub mod report;
 mod schedule;
 mod settings;
+mod shared;
+mod sharing;
 mod users;
 mod worker;
 
@@ -49,6 +51,7 @@ pub use explain::Reason;
 pub use images::{ImageError, Images, Transfer};
 pub use past::ago;
 pub use settings::{NoCache, Secret, Settings};
+pub use shared::{EarlierStep, EndedStep, Shared};
 
 /// The present, as file times have it.
 fn now() -> Time {

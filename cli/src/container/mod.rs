@@ -54,3 +54,4 @@ pub(crate) use inspect::inspect;
 pub(crate) use look::made_of;
 pub(crate) use output::{show, show_bytes};
 pub(crate) use shim::shim_main;
+pub(crate) use start::allow_removal;

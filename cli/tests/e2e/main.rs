@@ -21,4 +21,5 @@ mod remote;
 mod report;
 mod rootless;
 mod run;
+mod share;
 mod stages;

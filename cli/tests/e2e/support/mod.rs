@@ -2,6 +2,7 @@
 
 mod browser;
 mod machine;
+mod objects;
 mod outcome;
 mod registry;
 mod web;
@@ -14,6 +15,7 @@ use std::process::{Command, Stdio};
 
 pub use browser::{Browser, DOWN, ENTER, ESCAPE, Screen};
 pub use machine::{Traces, adopt_orphans, children, wait_for_orphans};
+pub use objects::ObjectServer;
 pub use outcome::{Output, Report, Running};
 pub use registry::Registry;
 pub use web::{Repository, Web};

@@ -52,9 +52,11 @@ pub(super) fn run(
     let mut held = Held::default();
     let spec = spec(op, worker, id, inputs, &view, rootfs, &mut held)?;
     let printed = execute(op, worker, id, spec, log)?;
-    let made = pack(worker, below, &view, draft.upper(), since, printed);
-    drop(held);
-    made
+    let made = pack(worker, below, &view, draft.upper(), since, printed)?;
+    for mount in held.mounts {
+        worker.store.release_cache_mount(mount)?;
+    }
+    Ok(made)
 }
 
 /// What has to live as long as the container: locks of cache mounts.
@@ -251,6 +253,18 @@ fn add_mount(
     Ok(())
 }
 
+/// What the store calls a cache mount. Another owner or other first content is another directory: it would not be what the step asks
+/// for. The first line is what users call it.
+pub(super) fn store_id(inputs: &[Value], cache_id: &str, seed: Option<&(usize, String)>, owner: Owner) -> String {
+    match seed.map(|(input, source)| (inputs[*input].chain(), source)) {
+        Some((chain, source)) => {
+            let tag = Digest::of(format!("{:?}\n{source}", chain.layers));
+            format!("{cache_id}\n{owner}\n{tag}")
+        }
+        None => format!("{cache_id}\n{owner}"),
+    }
+}
+
 /// The directory behind a cache mount, made with its first content when it is new.
 fn cache_directory(
     worker: &LocalWorker<'_>,
@@ -266,18 +280,14 @@ fn cache_directory(
         parser::Sharing::Private => Sharing::Private,
         parser::Sharing::Locked => Sharing::Locked,
     };
-    // Another owner or other first content is another directory: it would not be what the step asks for.
-    let seed_chain = seed.map(|(input, source)| (inputs[*input].chain(), source));
-    let distinct = match seed_chain {
-        Some((chain, source)) => {
-            let tag = Digest::of(format!("{:?}\n{source}", chain.layers));
-            format!("{cache_id}\n{owner}\n{tag}")
-        }
-        None => format!("{cache_id}\n{owner}"),
-    };
+    let distinct = store_id(inputs, cache_id, seed, owner);
     let mut failure = None;
     let mut fill = |path: &std::path::Path| {
-        let filled = seed_directory(worker, id, inputs, seed, path, owner);
+        let shared = worker.sharing.shared.is_some_and(|shared| {
+            shared.open(worker.transfer(vertex(id)));
+            shared.fill_mount(&distinct, path, worker.transfer(vertex(id)))
+        });
+        let filled = seed_directory(worker, id, inputs, seed.filter(|_| !shared), path, owner);
         filled.map_err(|error| {
             let message = std::io::Error::other(error.to_string());
             failure = Some(error);
