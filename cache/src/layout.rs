@@ -89,7 +89,7 @@ pub(crate) const DIRECTORIES: [&str; 15] = [
 ];
 
 /// Files directly under the root.
-pub(crate) const FILES: [&str; 12] = [
+pub(crate) const FILES: [&str; 13] = [
     "ballast",
     "format.json",
     "format.new",
@@ -99,6 +99,7 @@ pub(crate) const FILES: [&str; 12] = [
     "gc.lock",
     "containers.lock",
     "secrets.key",
+    "mount-quotas.json",
     "store.db",
     "store.db-wal",
     "store.db-shm",
@@ -252,6 +253,10 @@ impl Layout {
 
     pub(crate) fn mounts(&self) -> PathBuf {
         self.at("mounts")
+    }
+
+    pub(crate) fn mount_quotas(&self) -> PathBuf {
+        self.at("mount-quotas.json")
     }
 
     pub(crate) fn mount(&self, id: &str) -> PathBuf {

@@ -10,6 +10,7 @@
 //! ├── gc.lock                      flock: one collector or repairer at a time
 //! ├── containers.lock              flock: container ids and names change
 //! ├── secrets.key                  random bytes that the marks of secrets are keyed by; made when first needed, never changed
+//! ├── mount-quotas.json           name of cache mounts -> how many bytes they may hold
 //! ├── store.db (-wal, -shm)        SQLite: records, manifests of keys, compressed forms of layers, memos, history
 //! ├── blobs/<hex>                  bytes by sha256: configs, image manifests, logs, file lists, compressed layers
 //! ├── layers/
@@ -56,6 +57,7 @@ mod layout;
 mod ledger;
 mod memo;
 mod mounts;
+mod quota;
 mod record;
 mod secrets;
 mod session;

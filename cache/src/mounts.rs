@@ -35,8 +35,9 @@ pub enum Sharing {
 /// A cache mount in use. Dropping it lets others have it.
 #[derive(Debug)]
 pub struct CacheMount {
+    id: String,
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl CacheMount {
@@ -44,6 +45,21 @@ impl CacheMount {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// What users call it.
+    pub fn name(&self) -> &str {
+        name_of(&self.id)
+    }
+
+    /// Keeps everybody else away; false when somebody else uses it, and then it may not be used any more.
+    pub(crate) fn become_exclusive(&self) -> io::Result<bool> {
+        fsio::try_lock(&self.lock, LockKind::Exclusive)
+    }
+}
+
+/// What users call the cache mounts of an id: its first line. What follows tells mounts of one name apart.
+pub(crate) fn name_of(id: &str) -> &str {
+    id.lines().next().unwrap_or_default()
 }
 
 /// What is known of the cache mounts of one id.
@@ -97,12 +113,28 @@ impl Store {
                 Sharing::Private => number += 1,
                 Sharing::Shared | Sharing::Locked => {
                     if waiting().is_break() {
-                        return Err(StoreError::Interrupted { object: format!("cache mount `{id}`") });
+                        return Err(StoreError::Interrupted { object: format!("cache mount `{}`", name_of(id)) });
                     }
                     std::thread::sleep(fsio::LOCK_POLL);
                 }
             }
         }
+    }
+
+    /// The first cache mount of an id, for oneself alone; none when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] while somebody else uses it.
+    pub fn existing_cache_mount(&self, id: &str) -> Result<Option<CacheMount>, StoreError> {
+        let instance = Instance { store: self, id, number: 0 };
+        if !fsio::exists(&instance.dir()) {
+            return Ok(None);
+        }
+        let in_use = || StoreError::InUse { object: format!("cache mount `{}`", name_of(id)) };
+        let lock = instance.try_lock(LockKind::Exclusive)?.ok_or_else(in_use)?;
+        // Garbage collection may have come between.
+        let mount = CacheMount { id: id.to_owned(), path: instance.dir().join(DATA), lock };
+        Ok(fsio::exists(&mount.path).then_some(mount))
     }
 
     /// All cache mounts, in the order of their ids. Measuring them reads every directory.
@@ -186,7 +218,7 @@ struct Instance<'a> {
 
 impl Instance<'_> {
     fn object(&self) -> String {
-        format!("cache mount `{}`", self.id)
+        format!("cache mount `{}`", name_of(self.id))
     }
 
     fn try_take(
@@ -208,7 +240,7 @@ impl Instance<'_> {
             lock.lock_shared().map_err(io_error("lock", self.object()))?;
         }
         lock.set_modified(SystemTime::now()).map_err(io_error("write", self.object()))?;
-        Ok(Some(CacheMount { path: self.dir().join(DATA), _lock: lock }))
+        Ok(Some(CacheMount { id: self.id.to_owned(), path: self.dir().join(DATA), lock }))
     }
 
     fn dir(&self) -> PathBuf {

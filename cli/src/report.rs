@@ -101,21 +101,29 @@ impl CommandError {
         ExitCode::from(self.kind.code())
     }
 
+    /// The same as a remark that stops nothing.
+    pub(crate) fn warning(&self) -> String {
+        let style = Style::of_stderr();
+        let mut text = String::new();
+        self.render_one(&style.warning("warning"), style, &mut text);
+        text
+    }
+
     /// All of it as printed.
     pub(crate) fn render(&self, style: Style) -> String {
         let mut text = String::new();
         for error in &self.also {
-            error.render_one(style, &mut text);
+            error.render_one(&style.error("error"), style, &mut text);
             text.push('\n');
         }
-        self.render_one(style, &mut text);
+        self.render_one(&style.error("error"), style, &mut text);
         if !self.also.is_empty() {
             writeln!(text, "\n{} errors", self.also.len() + 1).expect("writing to a string does not fail");
         }
         text
     }
 
-    fn render_one(&self, style: Style, text: &mut String) {
+    fn render_one(&self, word: &str, style: Style, text: &mut String) {
         let mut line = self.message.clone();
         for cause in &self.causes {
             if !line.contains(cause.as_str()) {
@@ -125,7 +133,7 @@ impl CommandError {
         }
         let before = self.before.as_deref().unwrap_or_default();
         let excerpt = self.excerpt.as_deref().unwrap_or_default();
-        write!(text, "{before}{}: {line}\n{excerpt}", style.error("error")).expect("writing to a string does not fail");
+        write!(text, "{before}{word}: {line}\n{excerpt}").expect("writing to a string does not fail");
         for hint in &self.hints {
             writeln!(text, "{}: {hint}", style.hint("hint")).expect("writing to a string does not fail");
         }

@@ -102,6 +102,9 @@ pub enum ExportError {
         #[source]
         source: io::Error,
     },
+    /// A cache mount can't be packed.
+    #[error(transparent)]
+    Mount(#[from] crate::mount::MountError),
     /// The registry refused or can't be reached.
     #[error(transparent)]
     Registry(#[from] RegistryError),

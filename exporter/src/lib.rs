@@ -5,6 +5,8 @@
 //!                 ├──> store ──> assemble ── push (registry)
 //! registry ─pull──┘       │
 //!                         └──> rootfs (directory, tar of the files)
+//!
+//! store <── share ──> registry, directory, object store: results of builds, for other stores
 //! ```
 //!
 //! Layers lie in the store uncompressed. They are compressed on their way out, once per codec, and what they were pulled as is
@@ -22,10 +24,12 @@ mod gzip;
 mod layers;
 mod layout;
 mod load;
+mod mount;
 mod parallel;
 mod pull;
 mod push;
 mod rootfs;
+pub mod share;
 mod sink;
 mod tree;
 
@@ -37,6 +41,7 @@ pub use epoch::{BasePart, Epoch, at_epoch};
 pub use error::ExportError;
 pub use layout::{Exported, export_docker, export_oci, export_oci_dir};
 pub use load::{LoadError, Loaded, load};
+pub use mount::{MountError, export_mount, pack_mount, unpack_mount};
 pub use pull::{Progress, PullError, PullOptions, Pulled, fetch_layers, pull, pull_metadata};
 pub use push::push;
 pub use rootfs::export_tar;

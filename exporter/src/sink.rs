@@ -67,7 +67,7 @@ fn produce_file<T>(
 }
 
 /// A temporary file with the rights a new file has; it goes away unless it is renamed.
-fn new_file(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
+pub(crate) fn new_file(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
     // The umask is taken off by the kernel.
     tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o666)).tempfile_in(dir)

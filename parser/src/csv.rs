@@ -11,7 +11,7 @@ use nom::{IResult, Parser};
 /// Splits a line into fields; quotes around a field go, doubled quotes in it become one.
 ///
 /// `None` for quotes in the middle of a field or an unclosed one.
-pub(crate) fn parse_fields(line: &str) -> Option<Vec<String>> {
+pub fn parse_fields(line: &str) -> Option<Vec<String>> {
     all_consuming(separated_list1(char(','), field)).parse(line).ok().map(|(_, fields)| fields)
 }
 

@@ -13,7 +13,7 @@
 
 mod ast;
 pub mod chmod;
-mod csv;
+pub mod csv;
 mod diagnostic;
 mod directive;
 pub mod dockerignore;

@@ -21,6 +21,7 @@ mod credentials;
 mod error;
 pub mod http;
 mod manifest;
+pub mod objects;
 mod platform;
 mod retry;
 #[cfg(any(test, feature = "testing"))]

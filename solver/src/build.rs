@@ -27,6 +27,8 @@ use crate::report::Report;
 use crate::room::Room;
 use crate::schedule;
 use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::sharing::Sharing;
 use crate::worker::{Done, LocalWorker, Unfiled, Value};
 
 /// Everything around a build.
@@ -35,6 +37,8 @@ pub struct Session<'a> {
     pub store: &'a Store,
     /// Where base images come from.
     pub images: &'a dyn Images,
+    /// Results of builds elsewhere, where they are shared.
+    pub shared: Option<&'a dyn Shared>,
     /// Who is told what happens.
     pub events: Events<'a>,
     /// Stops it.
@@ -123,8 +127,14 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     let steps: Vec<PlannedStep> = distinct_steps(&plans);
     let targets: Vec<OpId> = plans.iter().map(|plan| plan.output.op).collect();
     let worker = worker(session, &graph, &steps, &targets, began);
-    let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
-    let solved = solved.and_then(|values| fetch_final(&worker, &plans, &values).map(|()| values));
+    let solved = loop {
+        let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
+        let solved = solved.and_then(|values| fetch_final(&worker, &plans, &values).map(|()| values));
+        // Each time at least one shared result is forgotten; what has been made since hits.
+        if !matches!(solved, Err(schedule::Failure { error: OpError::Lost, .. })) || session.cancel.is_pressed() {
+            break solved;
+        }
+    };
     let done = worker.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let solved = solved.map_err(|failure| failed(failure, &graph, &steps, &plans));
     let inputs = inputs::of(&plans, &steps);
@@ -222,8 +232,9 @@ fn worker<'a>(
         locals: &session.locals,
         steps: by_op,
         no_cache,
+        sharing: Sharing::new(session.shared, graph, targets),
         stuck: foreign::stuck(graph, targets, &executor::binfmt::support),
-        past: Past::new(session.store, session.project.clone(), graph, steps),
+        past: Past::new(session.store, session.shared, session.project.clone(), graph, steps),
         began,
         done: Mutex::default(),
         helper: &session.helper,
@@ -251,7 +262,8 @@ fn fetch_final(
 }
 
 fn failed(failure: schedule::Failure<OpError>, graph: &Graph, steps: &[PlannedStep], plans: &[Plan]) -> BuildError {
-    if matches!(failure.error, OpError::Cancelled) {
+    // A lost result ends a build only when it was stopped.
+    if matches!(failure.error, OpError::Cancelled | OpError::Lost) {
         return BuildError::Cancelled;
     }
     let all = || steps.iter().chain(plans.iter().flat_map(|plan| &plan.steps));

@@ -124,6 +124,9 @@ pub enum OpError {
         /// Which.
         layer: DiffId,
     },
+    /// A shared result turned out to be out of reach; the build looks again without it.
+    #[error("a shared result can't be had")]
+    Lost,
     /// A user or group that the image does not know.
     #[error("{message}")]
     User {

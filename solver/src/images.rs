@@ -47,6 +47,11 @@ pub struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
+    /// Something that does not stop the build.
+    pub fn warn(&self, message: String) {
+        (self.events)(Event::Warning { message });
+    }
+
     /// `current` bytes of `what` have arrived.
     pub fn report(&self, what: &str, current: u64, total: Option<u64>) {
         (self.events)(Event::Progress { vertex: self.vertex, what: what.to_owned(), current, total });

@@ -34,6 +34,8 @@ pub mod report;
 mod room;
 mod schedule;
 mod settings;
+mod shared;
+mod sharing;
 mod users;
 mod worker;
 
@@ -50,6 +52,7 @@ pub use explain::Reason;
 pub use images::{ImageError, Images, Transfer};
 pub use past::ago;
 pub use settings::{NoCache, Secret, Settings};
+pub use shared::{EarlierStep, EndedStep, Shared};
 
 /// The present, as file times have it.
 fn now() -> Time {

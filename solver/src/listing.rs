@@ -4,14 +4,15 @@
 use oci::Digest;
 
 use crate::error::OpError;
+use crate::event::VertexId;
 use crate::worker::{LocalWorker, Value};
 
 /// Stands in the name of every memo. Goes up with each change to what lists look like or to what is selected.
 const VERSION: u32 = 1;
 
 impl LocalWorker<'_> {
-    /// The list that `make` comes to, made only when it is not remembered. `what` names everything it depends on beside the files of
-    /// `tree`.
+    /// The list that `make` comes to, made only when it is not remembered, here or where results are shared. `what` names everything it
+    /// depends on beside the files of `tree`.
     ///
     /// # Errors
     /// Those of `make`, and of the store.
@@ -19,6 +20,7 @@ impl LocalWorker<'_> {
         &self,
         tree: &Value,
         what: &str,
+        vertex: VertexId,
         make: impl FnOnce() -> Result<String, OpError>,
     ) -> Result<String, OpError> {
         let Some(identity) = identity(tree) else { return make() };
@@ -28,11 +30,17 @@ impl LocalWorker<'_> {
             && let Some(list) = self.store.blob(&digest)?
             && let Ok(list) = String::from_utf8(list)
         {
+            self.sharing.note_memo(key, digest);
             return Ok(list);
         }
-        let list = make()?;
+        let shared = self.sharing.list(&key, self.transfer(vertex)).and_then(|list| String::from_utf8(list).ok());
+        let list = match shared {
+            Some(list) => list,
+            None => make()?,
+        };
         let blob = self.store.put_blob(list.as_bytes())?;
         self.store.put_memo(&key, &blob.to_string(), &[blob])?;
+        self.sharing.note_memo(key, blob);
         Ok(list)
     }
 }

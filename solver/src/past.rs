@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use cache::{StepRow, Store, StoreError, Timestamp};
-use oci::DiffId;
+use oci::{DiffId, Digest};
 
 use crate::explain::{self, Below, Facts, Reason};
 use crate::graph::Graph;
@@ -15,14 +15,16 @@ use crate::key::Manifest;
 use crate::matching::{self, Place};
 use crate::ops::{ImageOp, OpKind};
 use crate::plan::PlannedStep;
+use crate::shared::{EarlierStep, Shared};
 
 /// How many builds are looked back. A failed build may have stopped early; those before it still know the steps it did not reach.
 const LOOK_BACK: usize = 3;
 
 /// What is known of earlier builds of one project.
-#[derive(Debug)]
 pub(crate) struct Past<'a> {
     store: &'a Store,
+    /// Asked where the store knows no earlier build.
+    shared: Option<&'a dyn Shared>,
     project: String,
     steps: &'a [PlannedStep],
     /// Place of each step among the layer-making steps of its stage, by line.
@@ -33,7 +35,13 @@ pub(crate) struct Past<'a> {
 }
 
 impl<'a> Past<'a> {
-    pub(crate) fn new(store: &'a Store, project: String, graph: &'a Graph, steps: &'a [PlannedStep]) -> Self {
+    pub(crate) fn new(
+        store: &'a Store,
+        shared: Option<&'a dyn Shared>,
+        project: String,
+        graph: &'a Graph,
+        steps: &'a [PlannedStep],
+    ) -> Self {
         let mut counts: HashMap<usize, usize> = HashMap::new();
         let mut places = HashMap::new();
         let mut bases = HashMap::new();
@@ -48,13 +56,17 @@ impl<'a> Past<'a> {
             }
             *count += 1;
         }
-        Self { store, project, steps, places, bases, twins: OnceLock::new() }
+        Self { store, shared, project, steps, places, bases, twins: OnceLock::new() }
     }
 
     /// Which step this is, the same for all builds of the project as long as nothing is inserted above it.
     pub(crate) fn slot(&self, step: &PlannedStep) -> String {
-        let place = self.places.get(&(step.stage_index, step.line)).copied().unwrap_or_default();
-        format!("{}\n{}\n{place}", self.project, stage_label(step))
+        format!("{}\n{}\n{}", self.project, stage_label(step), self.place(step))
+    }
+
+    /// Place of a step among the layer-making steps of its stage.
+    pub(crate) fn place(&self, step: &PlannedStep) -> usize {
+        self.places.get(&(step.stage_index, step.line)).copied().unwrap_or_default()
     }
 
     /// The text behind the key of a FROM that names an image.
@@ -124,11 +136,15 @@ impl<'a> Past<'a> {
             return Ok(Reason::Evicted(vec![format!("evicted {}", ago(when.until(Timestamp::now())))]));
         }
         let nothing = || Reason::NoRecord(vec!["no earlier build".to_owned()]);
-        let Some(before) = self.before(step)?.and_then(|row| row.key) else { return Ok(nothing()) };
-        if before == key {
+        let before = self.before(step)?.and_then(|row| row.key);
+        if before == Some(key) {
             return Ok(Reason::NoRecord(vec!["its earlier result is gone".to_owned()]));
         }
-        let Some(before) = self.store.manifest(&before)?.map(Manifest::from_text) else { return Ok(nothing()) };
+        let before = match before {
+            Some(before) => self.store.manifest(&before)?.map(Manifest::from_text),
+            None => self.elsewhere(step)?.filter(|manifest| manifest.key() != key),
+        };
+        let Some(before) = before else { return Ok(nothing()) };
         let Some(then) = history::lists_of(self.store, &before)? else { return Ok(nothing()) };
         let below = match cause {
             Some(cause) => Below::Step(explain::place(cause.line, &cause.instruction)),
@@ -136,6 +152,29 @@ impl<'a> Past<'a> {
         };
         let facts = Facts { args: &step.args, below };
         Ok(explain::reason(manifest, &before, (&lists.concat(), &then), facts))
+    }
+
+    /// What the step's key was made of in a build elsewhere, with its file lists brought here: the same instruction of the same stage,
+    /// or else what stood at its place.
+    fn elsewhere(&self, step: &PlannedStep) -> Result<Option<Manifest>, StoreError> {
+        let Some(shared) = self.shared else { return Ok(None) };
+        let (stage, place) = (stage_label(step), self.place(step));
+        let steps: Vec<EarlierStep> = shared.earlier().into_iter().filter(|other| other.stage == stage).collect();
+        let same = steps.iter().find(|other| other.instruction == step.instruction);
+        let there = |other: &&EarlierStep| {
+            let keyword = other.instruction.split_whitespace().next().unwrap_or_default();
+            other.place == place && matching::same_keyword(&step.instruction, keyword)
+        };
+        let Some(found) = same.or_else(|| steps.iter().find(there)) else { return Ok(None) };
+        let manifest = Manifest::from_text(found.manifest.clone());
+        for list in manifest.values("files").filter_map(|value| value.parse::<Digest>().ok()) {
+            if !self.store.has_blob(&list)?
+                && let Some(text) = shared.text(&list)
+            {
+                self.store.put_blob(&text)?;
+            }
+        }
+        Ok(Some(manifest))
     }
 
     /// What a step stands on that is the first of its stage.

@@ -5,7 +5,7 @@
 //! - An op is ready when all its inputs are done; ready ops start in the order of their ids, which is the order of the file.
 //! - What an op does (look up, run, copy) is the worker's business; each runs on a thread of its own, because ops wait for
 //!   processes and files, not for the processor.
-//! - The first failure starts nothing new and presses the cancel button; what runs is waited for.
+//! - The first failure starts nothing new and, unless it can be made good, presses the cancel button; what runs is waited for.
 //!
 //! Knows neither caches nor containers.
 
@@ -28,6 +28,9 @@ pub(crate) trait Worker: Sync {
     /// # Errors
     /// Whatever made the op fail; the build fails with the first one.
     fn work(&self, id: OpId, inputs: &[Self::Value]) -> Result<Self::Value, Self::Error>;
+
+    /// Whether what runs beside is stopped for this error; otherwise it may end.
+    fn stops(&self, error: &Self::Error) -> bool;
 }
 
 /// Why a build did not reach its targets.
@@ -95,10 +98,10 @@ pub(crate) fn solve<W: Worker>(
                 (id, Ok(value)) => run.set(id, State::Done(value)),
                 (op, Err(error)) => {
                     run.set(op, State::Failed);
-                    if failure.is_none() {
-                        failure = Some(Failure { op, error });
+                    if worker.stops(&error) {
                         cancel.press();
                     }
+                    failure.get_or_insert(Failure { op, error });
                 }
             }
         }
@@ -195,6 +198,10 @@ mod tests {
         fn work(&self, id: OpId, inputs: &[usize]) -> Result<usize, String> {
             self.calls.lock().unwrap().push(id);
             if self.fails == Some(id) { Err("no".to_owned()) } else { Ok(1 + inputs.iter().sum::<usize>()) }
+        }
+
+        fn stops(&self, error: &String) -> bool {
+            error == "no"
         }
     }
 

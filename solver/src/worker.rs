@@ -28,6 +28,7 @@ use crate::plan::PlannedStep;
 use crate::room::Room;
 use crate::schedule::Worker;
 use crate::settings::Settings;
+use crate::sharing::{SharedHit, Sharing};
 
 /// What an op came to.
 #[derive(Debug, Clone)]
@@ -114,6 +115,7 @@ pub(crate) struct LocalWorker<'a> {
     pub(crate) steps: HashMap<OpId, &'a PlannedStep>,
     /// Ops that are not to be looked up.
     pub(crate) no_cache: HashSet<OpId>,
+    pub(crate) sharing: Sharing<'a>,
     /// Ops that are not worth any work, because what they are for can't run here.
     pub(crate) stuck: HashMap<OpId, Stuck>,
     pub(crate) past: Past<'a>,
@@ -137,6 +139,14 @@ pub(crate) struct Step<'a> {
     pub(crate) below: &'a Chain,
     /// Whether something it depends on ran in this build.
     pub(crate) upstream_ran: bool,
+}
+
+/// A record that a step has hit.
+enum Found {
+    /// In the store.
+    Here(Record),
+    /// Where results are shared; its layer may be there alone.
+    Shared(Record),
 }
 
 /// A layer that a step has made, not yet in the store under its name.
@@ -168,7 +178,9 @@ impl Worker for LocalWorker<'_> {
             OpKind::Run(op) => op.work(self, id, inputs),
             OpKind::Mkdir(op) => op.work(self, id, inputs),
         };
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && self.stops(error)
+        {
             self.note_failure(id, started, error);
             (self.events)(match error {
                 OpError::Cancelled => Event::Cancelled { vertex },
@@ -176,6 +188,10 @@ impl Worker for LocalWorker<'_> {
             });
         }
         result
+    }
+
+    fn stops(&self, error: &OpError) -> bool {
+        !matches!(error, OpError::Lost)
     }
 }
 
@@ -201,24 +217,40 @@ impl LocalWorker<'_> {
         Ok(self.helper.get_or_init(|| helper))
     }
 
-    /// Makes sure that the layers of `chain` are here, fetching those of base images.
+    /// Makes sure that the layers of `chain` are here, fetching those of base images and of shared results.
     pub(crate) fn ensure(&self, chain: &[DiffId], vertex: VertexId) -> Result<(), OpError> {
-        for layer in chain {
+        for layer in self.missing(chain)? {
+            let image = self.graph.ids().find_map(|id| match self.graph.op(id) {
+                OpKind::Image(op) if op.chain.contains(&layer) => op.image,
+                _ => None,
+            });
+            if let Some(image) = image
+                && !self.store.has_layer(&layer)?
+            {
+                self.images.fetch(&image, self.transfer(vertex))?;
+            }
+        }
+        let shared = self.missing(chain)?;
+        if shared.is_empty() { Ok(()) } else { self.fetch_shared(shared, vertex) }
+    }
+
+    /// Those of some layers that are not here.
+    pub(crate) fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, OpError> {
+        let mut missing = Vec::new();
+        for layer in layers {
             if lock(&self.here).contains(layer) {
                 continue;
             }
-            if self.store.has_layer(layer)? {
-                lock(&self.here).insert(*layer);
-                continue;
+            match self.store.has_layer(layer)? {
+                true => drop(lock(&self.here).insert(*layer)),
+                false => missing.push(*layer),
             }
-            let image = self.graph.ids().find_map(|id| match self.graph.op(id) {
-                OpKind::Image(op) if op.chain.contains(layer) => op.image,
-                _ => None,
-            });
-            let image = image.ok_or(OpError::LayerGone { layer: *layer })?;
-            self.images.fetch(&image, Transfer { events: self.events, vertex })?;
         }
-        Ok(())
+        Ok(missing)
+    }
+
+    pub(crate) fn transfer(&self, vertex: VertexId) -> Transfer<'_> {
+        Transfer { events: self.events, vertex }
     }
 
     /// The files of `chain`, which are fetched when they are not here.
@@ -248,12 +280,12 @@ impl LocalWorker<'_> {
         let started = Instant::now();
         let key = step.manifest.key();
         let look_up = !self.no_cache.contains(&step.id);
-        if look_up && let Some(record) = self.fresh_record(&key, step.id)? {
-            return Ok(self.hit(&step, started, record));
+        if look_up && let Some(found) = self.fresh_record(&key, step.id)? {
+            return self.hit(&step, started, found);
         }
         let guard = self.own(&step, &key)?;
-        if look_up && let Some(record) = self.fresh_record(&key, step.id)? {
-            return Ok(self.hit(&step, started, record));
+        if look_up && let Some(found) = self.fresh_record(&key, step.id)? {
+            return self.hit(&step, started, found);
         }
         if let Some(stuck) = self.stuck.get(&step.id) {
             return Err(stuck.error());
@@ -267,7 +299,9 @@ impl LocalWorker<'_> {
                 Ok(Value::Chain(step.below.with(layer, true)))
             }
             Err(error) => {
-                self.keep_failed(&step, &guard, key, started, How::Miss(reason));
+                if self.stops(&error) {
+                    self.keep_failed(&step, &guard, key, started, How::Miss(reason));
+                }
                 Err(error)
             }
         }
@@ -288,7 +322,18 @@ impl LocalWorker<'_> {
         let (layer, printed) = self.keep_layer(step, made)?;
         // One time for the record and this build: the next build, which finds the record, then makes the same image.
         let created = Timestamp::now();
-        self.file(step, key, layer, printed, (created, started.elapsed()))?;
+        let record = Record {
+            key,
+            slot: self.slot(step.id),
+            layer: Some(layer),
+            base: step.below.id,
+            created,
+            last_used: created,
+            duration: started.elapsed(),
+            log: printed,
+        };
+        self.file(&record, step.manifest.text(), &step.lists)?;
+        self.share(step, &record);
         Ok((layer, printed, created))
     }
 
@@ -331,10 +376,13 @@ impl LocalWorker<'_> {
         failed.error = Some(error.to_string());
     }
 
-    /// A record, unless it is older than the user wants.
-    fn fresh_record(&self, key: &Digest, id: OpId) -> Result<Option<Record>, OpError> {
-        let record = self.store.record(key)?;
-        Ok(record.filter(|record| self.is_fresh(record, id)))
+    /// A record of the store, or else one that is shared, unless it is older than the user wants.
+    fn fresh_record(&self, key: &Digest, id: OpId) -> Result<Option<Found>, OpError> {
+        let fresh = |record: &Record| self.is_fresh(record, id);
+        if let Some(record) = self.store.record(key)?.filter(fresh) {
+            return Ok(Some(Found::Here(record)));
+        }
+        Ok(self.sharing.record(key, self.transfer(vertex(id))).filter(fresh).map(Found::Shared))
     }
 
     fn is_fresh(&self, record: &Record, id: OpId) -> bool {
@@ -342,14 +390,26 @@ impl LocalWorker<'_> {
         self.settings.is_fresh(stage, record.created)
     }
 
-    fn hit(&self, step: &Step<'_>, started: Instant, record: Record) -> Value {
+    fn hit(&self, step: &Step<'_>, started: Instant, found: Found) -> Result<Value, OpError> {
         let cutoff = || Reason::Cutoff(vec!["a step above ran again and came to the same result".to_owned()]);
         let how = How::Hit(step.upstream_ran.then(cutoff));
-        self.finished(step.id, started, how, Some(record.key), record.layer, record.log, record.created);
-        match record.layer {
+        let (record, shared) = match found {
+            Found::Here(record) => (record, None),
+            Found::Shared(record) => (Record { slot: self.slot(step.id), ..record }, self.sharing.shared),
+        };
+        self.share(step, &record);
+        // What a shared step printed is fetched with its layer.
+        let log = record.log.filter(|_| shared.is_none());
+        self.finished(step.id, started, how, Some(record.key), record.layer, log, record.created);
+        let value = match record.layer {
             Some(layer) => Value::Chain(step.below.with(layer, step.upstream_ran)),
             None => Value::Chain(Chain { ran: step.upstream_ran, ..step.below.clone() }),
+        };
+        if let Some(shared) = shared {
+            let (manifest, lists) = (step.manifest.text().to_owned(), step.lists.clone());
+            self.take_shared(SharedHit { op: step.id, record, manifest, lists }, shared)?;
         }
+        Ok(value)
     }
 
     /// Becomes the one that runs the step; while another process does, its output is shown.
@@ -414,22 +474,15 @@ impl LocalWorker<'_> {
         Ok((layer, log))
     }
 
-    fn file(
-        &self,
-        step: &Step<'_>,
-        key: Digest,
-        layer: DiffId,
-        log: Option<Digest>,
-        (now, duration): (Timestamp, Duration),
-    ) -> Result<(), OpError> {
+    pub(crate) fn file(&self, record: &Record, manifest: &str, lists: &[String]) -> Result<(), OpError> {
         let blobs: Vec<Digest> =
-            step.lists.iter().map(|list| self.store.put_blob(list.as_bytes())).collect::<Result<_, _>>()?;
-        let slot = self.steps.get(&step.id).map_or_else(String::new, |planned| self.past.slot(planned));
-        let base = step.below.id;
-        let record = Record { key, slot, layer: Some(layer), base, created: now, last_used: now, duration, log };
-        let manifest = cache::Manifest { text: step.manifest.text(), blobs: &blobs };
-        let filing = Filing { manifest, definition: None };
-        Ok(self.store.put_record(&record, filing)?)
+            lists.iter().map(|list| self.store.put_blob(list.as_bytes())).collect::<Result<_, _>>()?;
+        let manifest = cache::Manifest { text: manifest, blobs: &blobs };
+        Ok(self.store.put_record(record, Filing { manifest, definition: None })?)
+    }
+
+    fn slot(&self, id: OpId) -> String {
+        self.steps.get(&id).map_or_else(String::new, |planned| self.past.slot(planned))
     }
 
     /// Files of the layer that the step had in the build before, to take bytes from.
@@ -462,7 +515,12 @@ impl LocalWorker<'_> {
         (self.events)(Event::Finished { vertex: vertex(id), how: how.clone(), took });
         let started = started - self.began;
         let done = Done { how, key, layer, started, took, log, created, error: None, unfiled: None };
-        lock(&self.done).insert(id, done);
+        let mut all = lock(&self.done);
+        // A build that looks again finds what it has made itself.
+        let made = |before: &Done| matches!(before.how, How::Miss(_)) && before.key == done.key;
+        if !(matches!(done.how, How::Hit(_)) && all.get(&id).is_some_and(made)) {
+            all.insert(id, done);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line as typed: docker's words and flags. What they mean together is decided by the commands.
 
 mod build;
+mod cache;
 mod history;
 mod image;
 
@@ -10,6 +11,9 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use build::{BuildArgs, SpaceArgs};
+pub(crate) use cache::{
+    CacheCommand, MountsCommand, MountsExportArgs, MountsImportArgs, MountsLsArgs, MountsQuotaArgs,
+};
 pub(crate) use history::{
     AnalyzeArgs, ContextCommand, ContextDirArgs, ContextLsArgs, ContextWhyArgs, ExplainArgs, HistoryArgs,
     HistoryCommand, HistoryLogsArgs, HistoryLsArgs, HistoryRmArgs, HistoryShowArgs,
@@ -52,6 +56,9 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
+    /// Look after what builds keep between two runs
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Look at what a build would see of its context
     #[command(subcommand)]
     Context(ContextCommand),

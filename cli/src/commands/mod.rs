@@ -2,6 +2,7 @@
 
 mod analyze;
 mod build;
+mod cache;
 mod check;
 mod context;
 mod df;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, Comma
     match command {
         Command::Build(args) => build::run(&args, context),
         Command::Analyze(args) => analyze::run(&args, context),
+        Command::Cache(command) => cache::run(&command, context),
         Command::Context(command) => context::run(&command),
         Command::Explain(args) => explain::run(&args, context),
         Command::Images(args) => images::list(&args, context),

@@ -24,6 +24,7 @@ mod remote;
 mod report;
 mod rootless;
 mod run;
+mod share;
 mod shared;
 mod space;
 mod stages;

@@ -181,7 +181,14 @@ impl RunOp {
         for mount in &self.mounts {
             if let Some((input, source)) = mount.tree() {
                 let make = || content(&worker.files(&inputs[input], vertex(id))?, source);
-                lists.push(worker.list(&inputs[input], &format!("mounted {source:?}"), make)?);
+                lists.push(worker.list(&inputs[input], &format!("mounted {source:?}"), vertex(id), make)?);
+            }
+        }
+        if let Some(shared) = worker.sharing.shared {
+            for mount in &self.mounts {
+                if let MountKind::Cache { id, first, sharing: _, read_only: _ } = &mount.kind {
+                    shared.names_mount(&container::store_id(inputs, id, first));
+                }
             }
         }
         let upstream_ran = inputs.iter().any(Value::ran);

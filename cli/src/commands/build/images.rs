@@ -130,7 +130,8 @@ fn store_error(error: cache::StoreError) -> ImageError {
     ImageError { message: error.to_string(), hint, source: Some(Box::new(error)) }
 }
 
-fn image_error(what: String, error: &dyn std::error::Error, hint: Option<String>) -> ImageError {
+/// An error of a library in one line.
+pub(super) fn image_error(what: String, error: &dyn std::error::Error, hint: Option<String>) -> ImageError {
     let mut message = format!("{what}: {error}");
     let mut source = error.source();
     while let Some(cause) = source {

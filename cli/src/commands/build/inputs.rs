@@ -428,12 +428,6 @@ pub(crate) fn bytes(flag: &str, text: &str) -> Result<u64, CommandError> {
 }
 
 fn settings(args: &BuildArgs, store: &Store) -> Result<Settings, CommandError> {
-    if let Some(flag) = [("--cache-from", &args.cache_from), ("--cache-to", &args.cache_to)]
-        .into_iter()
-        .find_map(|(flag, values)| (!values.is_empty()).then_some(flag))
-    {
-        return Err(CommandError::input(format!("{flag} is not supported yet")));
-    }
     let mut no_cache = NoCache::Off;
     if args.no_cache {
         no_cache = NoCache::All;

@@ -5,6 +5,7 @@ mod inputs;
 mod output;
 mod remote;
 mod result;
+mod share;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
@@ -31,6 +32,7 @@ use inputs::Inputs;
 pub(super) use inputs::project_of;
 use output::Outputs;
 use result::Results;
+use share::{Flags, Sharing};
 
 pub(crate) use output::with_file_or_stdout;
 
@@ -39,6 +41,8 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> Result<ExitCode, Comma
     let call = Call::parse(args)?;
     let inputs = inputs::read(args, context)?;
     let outputs = Outputs::parse(args)?;
+    let build_args = inputs.requests.first().map(|request| request.build_args.clone()).unwrap_or_default();
+    let share = Flags::parse(args, &build_args)?;
     if let Some(path) = &args.iidfile {
         remove_if_there(path)?;
     }
@@ -70,10 +74,17 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> Result<ExitCode, Comma
             return Err(lint_failure(&source, &warnings));
         }
     }
-    let built = build(args, context, &inputs, &parsed.dockerfile)?;
+    let sharing = share.start(args, context, &inputs.store)?;
+    let mut built = build(args, context, &inputs, sharing.as_ref(), &parsed.dockerfile)?;
+    if let Some(sharing) = &sharing {
+        built.images.iter_mut().try_for_each(|image| sharing.embed(&mut image.config))?;
+    }
     warnings.extend(built.warnings.iter().cloned());
     warnings.sort_by_key(|found| (found.line, found.span));
     finish(args, context, &inputs, outputs, built)?;
+    if let Some(sharing) = sharing {
+        sharing.finish(args.quiet)?;
+    }
     if !args.quiet {
         show_warnings(&source, &warnings);
     }
@@ -84,6 +95,7 @@ fn build(
     args: &BuildArgs,
     context: &Context,
     inputs: &Inputs,
+    sharing: Option<&Sharing>,
     dockerfile: &parser::Dockerfile,
 ) -> Result<Built, CommandError> {
     let store = inputs.store.clone();
@@ -98,6 +110,7 @@ fn build(
     let session = Session {
         store: &store,
         images: &images,
+        shared: sharing.map(|sharing| sharing as &dyn solver::Shared),
         events: &events,
         cancel,
         settings: inputs.settings.clone(),

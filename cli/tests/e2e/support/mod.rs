@@ -2,6 +2,7 @@
 
 mod browser;
 mod machine;
+mod objects;
 mod outcome;
 mod random;
 mod registry;
@@ -15,6 +16,7 @@ use std::process::{Command, Stdio};
 
 pub use browser::{Browser, DOWN, ENTER, ESCAPE, Screen};
 pub use machine::{Traces, adopt_orphans, children, wait_for_orphans};
+pub use objects::ObjectServer;
 pub use outcome::{Output, Report, Running};
 pub use random::{Random, rounds};
 pub use registry::Registry;

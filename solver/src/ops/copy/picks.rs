@@ -45,7 +45,7 @@ impl<'a> Picks<'a> {
 
     /// One printable list of files a source. The owner is in it as far as it can be told without the image.
     pub(super) fn lists(&mut self, placement: &Placement) -> Result<Vec<String>, OpError> {
-        let (op, worker, inputs) = (self.op, self.worker, self.inputs);
+        let (op, worker, inputs, vertex) = (self.op, self.worker, self.inputs, vertex(self.id));
         let mut lists = Vec::new();
         for (number, source) in op.sources.iter().enumerate() {
             let mut make = || {
@@ -58,7 +58,7 @@ impl<'a> Picks<'a> {
                 CopySource::Tree { input, pattern } => {
                     let Placement { dest: _, owner, chmod, now: _ } = placement;
                     let what = format!("copied {pattern:?} {owner:?} {chmod:?}");
-                    worker.list(&inputs[*input], &what, make)?
+                    worker.list(&inputs[*input], &what, vertex, make)?
                 }
                 CopySource::Download { .. } | CopySource::Inline { .. } => make()?,
             });

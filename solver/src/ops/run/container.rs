@@ -52,9 +52,11 @@ pub(super) fn run(
     let mut held = Held::default();
     let spec = spec(op, worker, id, inputs, &view, rootfs, &mut held)?;
     let printed = execute(op, worker, id, spec, log)?;
-    let made = pack(worker, below, &view, draft.upper(), since, printed);
-    drop(held);
-    made
+    let made = pack(worker, below, &view, draft.upper(), since, printed)?;
+    for mount in held.mounts {
+        worker.store.release_cache_mount(mount)?;
+    }
+    Ok(made)
 }
 
 /// What has to live as long as the container: locks of cache mounts.
@@ -255,6 +257,18 @@ fn add_mount(
     Ok(())
 }
 
+/// What the store calls a cache mount. Another owner or other first content is another directory: it would not be what the step asks
+/// for. The first line is what users call it.
+pub(super) fn store_id(inputs: &[Value], cache_id: &str, first: &FirstContent) -> String {
+    match first {
+        FirstContent::Copied((input, source)) => {
+            let tag = Digest::of(format!("{:?}\n{source}", inputs[*input].chain().layers));
+            format!("{cache_id}\n{tag}")
+        }
+        FirstContent::Empty(owner) => format!("{cache_id}\n{owner}"),
+    }
+}
+
 /// The directory behind a cache mount, made with its first content when it is new.
 fn cache_directory(
     worker: &LocalWorker<'_>,
@@ -269,20 +283,18 @@ fn cache_directory(
         parser::Sharing::Private => Sharing::Private,
         parser::Sharing::Locked => Sharing::Locked,
     };
-    // Another owner or other first content is another directory: it would not be what the step asks for.
-    let distinct = match first {
-        FirstContent::Copied((input, source)) => {
-            let tag = Digest::of(format!("{:?}\n{source}", inputs[*input].chain().layers));
-            format!("{cache_id}\n{tag}")
-        }
-        FirstContent::Empty(owner) => format!("{cache_id}\n{owner}"),
-    };
+    let distinct = store_id(inputs, cache_id, first);
     let mut failure = None;
     let mut fill = |path: &std::path::Path| {
+        let shared = worker.sharing.shared.is_some_and(|shared| {
+            shared.open(worker.transfer(vertex(id)));
+            shared.fill_mount(&distinct, path, worker.transfer(vertex(id)))
+        });
         let filled = match first {
-            FirstContent::Copied((input, source)) => {
+            FirstContent::Copied((input, source)) if !shared => {
                 worker.files(&inputs[*input], vertex(id)).and_then(|tree| checkout(&tree, source, path))
             }
+            FirstContent::Copied(_) => Ok(()),
             FirstContent::Empty(owner) => set_owner(path, *owner),
         };
         filled.map_err(|error| {
