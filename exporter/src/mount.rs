@@ -45,7 +45,9 @@ pub enum MountError {
 /// [`MountError`]; a part of the tar has been written then.
 pub fn pack_mount(mount: &CacheMount, out: impl Write) -> Result<(), MountError> {
     let dir = open_dir(mount.path())?;
-    pack_upper(dir.as_fd(), OverlayXattr::Trusted, out, &PackOptions::default())?;
+    // A directory of its own: nothing lies below.
+    let below = || Ok(ChainView::default());
+    pack_upper(dir.as_fd(), OverlayXattr::Trusted, out, &PackOptions::default(), &below)?;
     Ok(())
 }
 
