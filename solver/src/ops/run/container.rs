@@ -54,7 +54,10 @@ pub(super) fn run(
     let printed = execute(op, worker, id, spec, log)?;
     let made = pack(worker, below, &view, draft.upper(), since, printed)?;
     for mount in held.mounts {
-        worker.store.release_cache_mount(mount)?;
+        // The step has done its work, whatever becomes of the quota.
+        if let Err(error) = worker.store.release_cache_mount(mount) {
+            worker.transfer(vertex(id)).warn(error.to_string());
+        }
     }
     Ok(made)
 }
