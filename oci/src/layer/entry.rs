@@ -138,6 +138,17 @@ pub fn is_reserved_name(name: &[u8]) -> bool {
 }
 
 impl RawEntry {
+    /// About how many bytes of memory it takes.
+    pub(super) fn weight(&self) -> u64 {
+        let body = match &self.body {
+            RawBody::File(data) => size_of_val(data.extents()),
+            RawBody::Symlink(target) | RawBody::Hardlink(target) => target.len(),
+            RawBody::Dir | RawBody::Char(..) | RawBody::Block(..) | RawBody::Fifo => 0,
+        };
+        let xattrs: usize = self.xattrs.iter().map(|(name, value)| 64 + name.len() + value.len()).sum();
+        (size_of::<Entry>() + self.name.len() + body + xattrs) as u64
+    }
+
     /// Judges the entry; none for what a layer leaves out.
     pub(super) fn judge(self) -> Result<Option<Entry>, EntryError> {
         let path = LayerPath::parse(&self.name)?;

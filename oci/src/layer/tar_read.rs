@@ -18,6 +18,8 @@ use super::tar_header::{self, BLOCK, BLOCK_BYTES, Block, Header, HeaderError};
 
 /// Largest extended header or long name that is read into memory; Go's reader has the same limit.
 const MAX_SPECIAL: u64 = 1 << 20;
+/// Memory that the members of one layer may take: names, links, attributes. Some four million plain files.
+const MAX_MEMORY: u64 = 1 << 30;
 /// Bytes read, hashed and written at a time.
 const COPY_CHUNK: usize = 256 << 10;
 /// Bytes read at a time when only headers matter.
@@ -75,6 +77,9 @@ pub enum TarError {
         /// Where it begins.
         offset: u64,
     },
+    /// The members take more memory than those of any real layer.
+    #[error("the tar has too many members, or too many attributes")]
+    TooMany,
     /// A kind of member that layers do not have.
     #[error("`{name}` has the unknown tar type `{}`", char::from(*typeflag).escape_default())]
     Type {
@@ -133,7 +138,7 @@ pub struct Ingested {
 /// [`TarError`]; what was copied so far stays in `out`.
 pub fn ingest(input: impl Read, out: impl Write) -> Result<Ingested, TarError> {
     let mut reader = TarReader::new(CopyInput::new(input, DigestWriter::new(out)));
-    let list = reader.entries()?;
+    let list = reader.entries(MAX_MEMORY)?;
     let (digest, size) = reader.input.finish()?;
     Ok(Ingested { diff_id: DiffId(digest), size, entries: Entries { list } })
 }
@@ -144,7 +149,7 @@ pub fn ingest(input: impl Read, out: impl Write) -> Result<Ingested, TarError> {
 /// [`TarError`].
 pub fn scan(tar: &File) -> Result<Entries, TarError> {
     let tar_size = tar.metadata()?.len();
-    let list = TarReader::new(FileInput::new(tar, tar_size)).entries()?;
+    let list = TarReader::new(FileInput::new(tar, tar_size)).entries(MAX_MEMORY)?;
     Ok(Entries { list })
 }
 
@@ -310,9 +315,12 @@ impl<I: Input> TarReader<I> {
         Self { input, offset: 0 }
     }
 
-    fn entries(&mut self) -> Result<Vec<Entry>, TarError> {
+    /// All members, unless they take more than `memory`.
+    fn entries(&mut self, memory: u64) -> Result<Vec<Entry>, TarError> {
         let mut list = Vec::new();
+        let mut left = memory;
         while let Some(raw) = self.member()? {
+            left = left.checked_sub(raw.weight()).ok_or(TarError::TooMany)?;
             list.extend(raw.judge()?);
         }
         Ok(list)
@@ -495,4 +503,23 @@ impl<I: Input> TarReader<I> {
 
 fn plain_size(header: &Header) -> Result<u64, TarError> {
     u64::try_from(header.size).map_err(|_| TarError::Size { name: shown(&header.name) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{Attrs, LayerWriter};
+
+    #[test]
+    fn members_take_no_more_memory_than_they_may() {
+        let mut writer = LayerWriter::new(Vec::new());
+        for number in 0..1000 {
+            let path = LayerPath::parse(format!("file-{number}")).unwrap();
+            writer.file(&path, &Attrs::new(0o644), 0, &mut io::empty()).unwrap();
+        }
+        let (tar, _) = writer.finish().unwrap();
+        let entries = |memory| TarReader::new(CopyInput::new(&*tar, DigestWriter::new(io::sink()))).entries(memory);
+        assert_eq!(entries(1 << 20).unwrap().len(), 1000);
+        assert!(matches!(entries(1 << 16), Err(TarError::TooMany)));
+    }
 }

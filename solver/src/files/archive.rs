@@ -127,6 +127,10 @@ pub fn unpacked(file: &Source, scratch: &Path) -> Result<Option<Source>, Archive
 /// # Errors
 /// [`ArchiveError`].
 pub(crate) fn open(source: &Source, root: &Root, scratch: &Path) -> Result<Option<Archive>, ArchiveError> {
+    open_within(SIZE_LIMIT, source, root, scratch)
+}
+
+fn open_within(limit: u64, source: &Source, root: &Root, scratch: &Path) -> Result<Option<Archive>, ArchiveError> {
     let Kind::File { .. } = root.top.kind else { return Ok(None) };
     let path = root.top.path.to_string();
     let unreadable = |source| ArchiveError::Read { path: path.clone(), source };
@@ -135,15 +139,16 @@ pub(crate) fn open(source: &Source, root: &Root, scratch: &Path) -> Result<Optio
     }
     let mut reader = BufReader::with_capacity(256 * 1024, source.open(&root.top.path)?);
     let codec = codec(reader.fill_buf().map_err(unreadable)?);
-    let plain = decompressed(reader, codec).map_err(unreadable)?.take(SIZE_LIMIT + 1);
+    let mut plain = decompressed(reader, codec).map_err(unreadable)?.take(limit + 1);
     let mut spool = tempfile::tempfile_in(scratch).map_err(unreadable)?;
     let mut out = io::BufWriter::new(&mut spool);
-    let ingested =
-        oci::layer::ingest(plain, &mut out).map_err(|source| ArchiveError::Tar { path: path.clone(), source })?;
-    out.into_inner().map_err(|error| unreadable(error.into_error()))?;
-    if ingested.size > SIZE_LIMIT {
+    let ingested = oci::layer::ingest(&mut plain, &mut out);
+    // Whatever the part that was read looks like.
+    if plain.limit() == 0 {
         return Err(ArchiveError::TooLarge { path });
     }
+    let ingested = ingested.map_err(|source| ArchiveError::Tar { path: path.clone(), source })?;
+    out.into_inner().map_err(|error| unreadable(error.into_error()))?;
     spool.seek(SeekFrom::Start(0)).map_err(unreadable)?;
     let resolved = oci::layer::resolve(&ingested.entries, &ChainView::new(Vec::new()))
         .map_err(|source| ArchiveError::Resolve { path: path.clone(), source })?;
@@ -258,4 +263,96 @@ fn put(
     };
     staging.put(&path, Node { attrs, what });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use oci::layer::Time;
+    use tar::{EntryType, Header};
+
+    use super::*;
+
+    /// A tar of members with any names: name, type, link, data.
+    fn archive(members: &[(&str, EntryType, &str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, kind, link, data) in members {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o644);
+            header.set_size(data.len() as u64);
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+            header.set_cksum();
+            builder.append(&header, *data).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpack(bytes: &[u8], limit: u64) -> Result<Vec<Entry>, ArchiveError> {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = Source::inline("archive", bytes, Time::default()).unwrap();
+        let tree = open_within(limit, &file, &file.single_file().unwrap(), scratch.path())?.expect("a tar").tree;
+        Ok(tree.walk(&LayerPath::root())?.to_vec())
+    }
+
+    #[test]
+    fn nothing_in_an_archive_leads_out_of_it() {
+        let bytes = archive(&[
+            ("../../up", EntryType::Regular, "", b"1"),
+            ("/absolute", EntryType::Regular, "", b"2"),
+            ("out", EntryType::Symlink, "/etc", b""),
+            ("out/passwd", EntryType::Regular, "", b"through the link"),
+            ("climb", EntryType::Symlink, "../../../tmp", b""),
+            ("climb/x/y", EntryType::Regular, "", b"3"),
+            ("hard", EntryType::Link, "../../absolute", b""),
+            ("dev/null", EntryType::Char, "", b""),
+        ]);
+        let entries = unpack(&bytes, SIZE_LIMIT).unwrap();
+        let paths: Vec<String> = entries.iter().map(|entry| entry.path.to_string()).collect();
+        let inside = [
+            "absolute",
+            "climb",
+            "dev",
+            "dev/null",
+            "etc",
+            "etc/passwd",
+            "hard",
+            "out",
+            "tmp",
+            "tmp/x",
+            "tmp/x/y",
+            "up",
+        ];
+        assert_eq!(
+            paths.iter().map(|path| path.trim_start_matches('/')).filter(|path| !path.is_empty()).collect::<Vec<_>>(),
+            inside
+        );
+        for target in ["/etc/shadow", "../../../etc/shadow", "out/shadow"] {
+            let bytes = archive(&[("out", EntryType::Symlink, "/etc", b""), ("hard", EntryType::Link, target, b"")]);
+            assert!(matches!(unpack(&bytes, SIZE_LIMIT), Err(ArchiveError::Resolve { .. })), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_when_it_has_grown_too_large() {
+        let bytes = archive(&[("zeros", EntryType::Regular, "", &vec![0; 8 << 20])]);
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(&bytes).unwrap();
+        let packed = packed.finish().unwrap();
+        assert!(packed.len() < 64 << 10);
+        assert!(matches!(unpack(&packed, 1 << 20), Err(ArchiveError::TooLarge { .. })));
+        assert!(matches!(unpack(&bytes, bytes.len() as u64 - 1), Err(ArchiveError::TooLarge { .. })));
+        assert_eq!(unpack(&packed, bytes.len() as u64).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn many_entries_are_only_many_entries() {
+        let names: Vec<String> = (0..50_000).map(|number| format!("d{}/{number}", number % 100)).collect();
+        let members: Vec<_> = names.iter().map(|name| (name.as_str(), EntryType::Regular, "", &b""[..])).collect();
+        assert_eq!(unpack(&archive(&members), SIZE_LIMIT).unwrap().len(), 1 + 100 + 50_000);
+    }
 }
