@@ -16,14 +16,14 @@ use pattern::Matcher;
 use crate::gomatch::{self, BadPattern, clean_path};
 
 /// The patterns of an ignore file, in order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IgnoreFile {
     rules: Vec<Rule>,
     exceptions: bool,
     name: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     matcher: Matcher,
     exception: bool,

@@ -39,6 +39,7 @@ mod values;
 mod words;
 
 pub use ast::*;
+pub use csv::parse_fields;
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
 pub use heredoc::Heredoc;

@@ -1,5 +1,6 @@
 //! One build from text to layers: parse, resolve bases, lower, solve, account. The straight line of the design, in one place.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -22,7 +23,10 @@ use crate::images::{ImageError, Images};
 use crate::inputs;
 use crate::ops::{Checkouts, OpKind};
 use crate::past::{Past, stage_label};
-use crate::plan::{self, Base, Bases, Lowered, Missing, Plan, PlannedHistory, PlannedStep, Request, StageOutput};
+use crate::plan::{
+    self, Base, Bases, Lowered, Missing, NamedContext, Plan, PlanError, PlannedHistory, PlannedStep, Request,
+    StageOutput,
+};
 use crate::report::Report;
 use crate::room::Room;
 use crate::schedule;
@@ -43,7 +47,7 @@ pub struct Session<'a> {
     pub events: Events<'a>,
     /// Stops it.
     pub cancel: Cancel,
-    /// What the user asked for.
+    /// What the user asked for of the build as a whole: how many ops at a time, logins for downloads and repositories.
     pub settings: Settings,
     /// Trees to copy from, by name: directories of this machine, archives.
     pub locals: BTreeMap<String, Source>,
@@ -74,24 +78,48 @@ pub struct BuiltImage {
     pub epoch: Option<Time>,
 }
 
+/// One Dockerfile of a build and what is wanted of it.
+#[derive(Debug, Clone)]
+pub struct Job<'a> {
+    /// What progress and reports call it; empty where there is only one.
+    pub name: String,
+    /// The Dockerfile.
+    pub dockerfile: &'a Dockerfile,
+    /// Each gives an image: platforms, targets. A [`NamedContext::Job`] in them names an earlier job.
+    pub requests: &'a [Request],
+    /// Its secrets, limits, and what of it is not looked up.
+    pub settings: &'a Settings,
+    /// False for a job that only others need: no image is made of it, and what they do not need of it does not run.
+    pub wanted: bool,
+}
+
 /// What a build came to.
 #[derive(Debug)]
 pub struct Built {
-    /// One image for each request, in order.
-    pub images: Vec<BuiltImage>,
-    /// The account of it.
+    /// What each job came to, in order.
+    pub jobs: Vec<BuiltJob>,
+    /// The account of it all.
     pub report: Report,
-    /// Lint warnings that only lowering can find.
-    pub warnings: Vec<Diagnostic>,
-    /// Stages that were not needed.
-    pub skipped: Vec<String>,
     /// Its number in the history.
     pub id: BuildId,
 }
 
-/// Why a build failed, and how far it came.
+/// What a job came to.
+#[derive(Debug)]
+pub struct BuiltJob {
+    /// One image for each request, in order; none for a job that is not wanted itself.
+    pub images: Vec<BuiltImage>,
+    /// Lint warnings that only lowering can find.
+    pub warnings: Vec<Diagnostic>,
+    /// Stages that were not needed.
+    pub skipped: Vec<String>,
+}
+
+/// Why a build failed, where, and how far it came.
 #[derive(Debug)]
 pub struct BuildFailure {
+    /// Position of the job; the first one where it is none in particular.
+    pub job: usize,
     /// Why.
     pub error: BuildError,
     /// The account of it; none when it failed before its steps were known.
@@ -100,36 +128,33 @@ pub struct BuildFailure {
 
 impl<E: Into<BuildError>> From<E> for BuildFailure {
     fn from(error: E) -> Self {
-        Self { error: error.into(), report: None }
+        Self { job: 0, error: error.into(), report: None }
     }
 }
 
-/// Builds one Dockerfile, once for each request (platforms, targets). Equal steps of several requests run once.
+/// Builds several Dockerfiles in one go. Equal steps run once, whichever jobs and requests they belong to.
 ///
 /// # Errors
 /// [`BuildFailure`]; steps that had finished are in the cache.
-pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request]) -> Result<Built, BuildFailure> {
+pub fn build(session: &Session<'_>, jobs: &[Job<'_>]) -> Result<Built, BuildFailure> {
     let began = Instant::now();
     let started = Timestamp::now();
-    let mut graph = Graph::default();
-    let mut bases = Bases::default();
-    let mut plans = Vec::new();
-    for request in requests {
-        plans.push(lower(session, dockerfile, request, &mut bases, &mut graph)?);
-    }
+    let (graph, plans) = plan_all(session, jobs)?;
     let build = NewBuild {
         project: session.project.clone(),
         name: Some(session.names.join(", ")).filter(|names| !names.is_empty()),
-        target: requests.first().and_then(|request| request.target.clone()),
+        target: targets_of(jobs),
         started,
     };
     let id = session.store.begin_build(&build)?;
     let steps: Vec<PlannedStep> = distinct_steps(&plans);
-    let targets: Vec<OpId> = plans.iter().map(|plan| plan.output.op).collect();
-    let worker = worker(session, &graph, &steps, &targets, began);
+    let wanted = || jobs.iter().zip(&plans).filter(|(job, _)| job.wanted).flat_map(|(_, plans)| plans);
+    let targets: Vec<OpId> =
+        wanted().flat_map(|plan| [plan.output.op].into_iter().chain(plan.others.clone())).collect();
+    let worker = worker(session, jobs, &graph, &steps, &targets, began);
     let solved = loop {
         let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
-        let solved = solved.and_then(|values| fetch_final(&worker, &plans, &values).map(|()| values));
+        let solved = solved.and_then(|values| fetch_final(&worker, wanted(), &values).map(|()| values));
         // Each time at least one shared result is forgotten; what has been made since hits.
         if !matches!(solved, Err(schedule::Failure { error: OpError::Lost, .. })) || session.cancel.is_pressed() {
             break solved;
@@ -137,30 +162,131 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
     };
     let done = worker.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let solved = solved.map_err(|failure| failed(failure, &graph, &steps, &plans));
-    let inputs = inputs::of(&plans, &steps);
+    let inputs = inputs::of(plans.iter().flatten(), &steps);
     let rows = steps.iter().zip(&inputs).map(|(step, inputs)| row(session.store, &worker.past, step, inputs, &done));
     let mut rows = rows.collect::<Result<Vec<StepRow>, _>>()?;
     if let Err(error) = &solved {
         note_culprit(&mut rows, &steps, error);
     }
-    let status = match &solved {
-        Ok(_) => BuildStatus::Done,
-        Err(BuildError::Cancelled) => BuildStatus::Cancelled,
-        Err(_) => BuildStatus::Failed,
-    };
-    let error = solved.as_ref().err().map(BuildError::to_string);
-    let outcome = Outcome { status, duration: began.elapsed(), image: None, error };
+    let outcome = outcome_of(&solved, began);
     let noted = note(session.store, id, &outcome, &rows, &unfiled(&worker.past, &steps, &done));
     let saved = session.locals.values().try_for_each(Source::save_stats);
     let report = Report::new(id, &build, &outcome, &rows);
     let values = match solved {
         Ok(values) => values,
         // It matters more than what else may have failed.
-        Err(error) => return Err(BuildFailure { error, report: Some(Box::new(report)) }),
+        Err(error) => return Err(BuildFailure { job: job_of(&error), error, report: Some(Box::new(report)) }),
     };
     noted?;
     saved?;
-    let images = plans.iter().map(|plan| assemble(&plan.output, &values, &done, plan.epoch)).collect();
+    let jobs = jobs.iter().zip(&plans).map(|(job, plans)| built_job(job, plans, &values, &done)).collect();
+    Ok(Built { jobs, report, id })
+}
+
+/// How the build ended, for the history.
+fn outcome_of(solved: &Result<Vec<Option<Value>>, BuildError>, began: Instant) -> Outcome {
+    let status = match solved {
+        Ok(_) => BuildStatus::Done,
+        Err(BuildError::Cancelled) => BuildStatus::Cancelled,
+        Err(_) => BuildStatus::Failed,
+    };
+    let error = solved.as_ref().err().map(BuildError::to_string);
+    Outcome { status, duration: began.elapsed(), image: None, error }
+}
+
+/// The job whose step failed.
+fn job_of(error: &BuildError) -> usize {
+    match error {
+        BuildError::Step { step: Some(step), .. } => step.job,
+        _ => 0,
+    }
+}
+
+/// The targets as the history names them.
+fn targets_of(jobs: &[Job<'_>]) -> Option<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for job in jobs.iter().filter(|job| job.wanted) {
+        let stages = job.requests.iter().filter_map(|request| request.target.as_deref());
+        let named = [job.name.as_str()].into_iter().filter(|name| !name.is_empty());
+        let new: Vec<&str> = if job.name.is_empty() { stages.collect() } else { named.collect() };
+        names.extend(new.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+    }
+    (!names.is_empty()).then(|| names.join(","))
+}
+
+/// The plans of every job, one for each of its requests, all in one graph.
+fn plan_all(session: &Session<'_>, jobs: &[Job<'_>]) -> Result<(Graph, Vec<Vec<Plan>>), BuildFailure> {
+    let mut graph = Graph::default();
+    let mut bases = Bases::default();
+    if jobs.len() > 1 {
+        resolve_ahead(session, jobs, &mut bases);
+    }
+    let mut plans: Vec<Vec<Plan>> = Vec::with_capacity(jobs.len());
+    for (number, job) in jobs.iter().enumerate() {
+        let in_job = |error: BuildError| BuildFailure { job: number, error, report: None };
+        let mut of_job = Vec::with_capacity(job.requests.len());
+        for request in job.requests {
+            let request = linked(request, jobs, &plans).map_err(|error| in_job(error.into()))?;
+            let mut plan = lower(session, job.dockerfile, &request, &mut bases, &mut graph).map_err(in_job)?;
+            for step in &mut plan.steps {
+                step.job = number;
+                if !job.name.is_empty() {
+                    step.job_name.clone_from(&job.name);
+                    step.name = step.name.replacen('[', &format!("[{} ", job.name), 1);
+                }
+            }
+            of_job.push(plan);
+        }
+        plans.push(of_job);
+    }
+    Ok((graph, plans))
+}
+
+/// Resolves the base images that all jobs name, at one time. What fails is asked for again by the job that needs it, which then says so.
+fn resolve_ahead(session: &Session<'_>, jobs: &[Job<'_>], bases: &mut Bases) {
+    let mut missing: Vec<Missing> = Vec::new();
+    for (job, request) in jobs.iter().flat_map(|job| job.requests.iter().map(move |request| (job, request))) {
+        if let Ok(Lowered::NeedBases(found)) = plan::lower(job.dockerfile, request, bases, &mut Graph::default()) {
+            let new = found.into_iter().filter(|new| !missing.iter().any(|known| known.request == new.request));
+            missing.extend(new.collect::<Vec<_>>());
+        }
+    }
+    for (missing, resolved) in resolve(session.images, missing) {
+        if let Ok(base) = resolved {
+            bases.insert(&missing.request, base);
+        }
+    }
+}
+
+/// The request with the results of earlier jobs in the place of their positions: those for the same platform, or the only ones.
+fn linked<'r>(request: &'r Request, jobs: &[Job<'_>], plans: &[Vec<Plan>]) -> Result<Cow<'r, Request>, PlanError> {
+    let mut request = Cow::Borrowed(request);
+    let links: Vec<(String, usize)> = request
+        .contexts
+        .iter()
+        .filter_map(|(name, context)| match context {
+            NamedContext::Job(job) => Some((name.clone(), *job)),
+            _ => None,
+        })
+        .collect();
+    for (name, job) in links {
+        let (requests, outputs) = (jobs[job].requests, plans.get(job).map_or(&[][..], Vec::as_slice));
+        let fitting = requests.iter().zip(outputs).find(|(theirs, _)| theirs.platform == request.platform);
+        let only = || outputs.first().filter(|_| outputs.len() == 1);
+        let Some(Plan { output, .. }) = fitting.map(|(_, plan)| plan).or_else(only) else {
+            let target = &jobs[job].name;
+            let message = format!("target {target}, the context {name}, is not built for {}", request.platform);
+            return Err(Diagnostic::whole_file(message).into());
+        };
+        let output = NamedContext::Target(Box::new(output.clone()));
+        request.to_mut().contexts.insert(name, output);
+    }
+    Ok(request)
+}
+
+fn built_job(job: &Job<'_>, plans: &[Plan], values: &[Option<Value>], done: &HashMap<OpId, Done>) -> BuiltJob {
+    let wanted = plans.iter().filter(|_| job.wanted);
+    let images = wanted.map(|plan| assemble(&plan.output, values, done, plan.epoch)).collect();
     let mut warnings: Vec<Diagnostic> = Vec::new();
     for found in plans.iter().flat_map(|plan| &plan.warnings) {
         // Other platforms have the same text.
@@ -168,8 +294,10 @@ pub fn build(session: &Session<'_>, dockerfile: &Dockerfile, requests: &[Request
             warnings.push(found.clone());
         }
     }
-    let skipped = plans.first().map(|plan| plan.skipped.clone()).unwrap_or_default();
-    Ok(Built { images, report, warnings, skipped, id })
+    // What one of several targets does not need, another may.
+    let mut skipped = plans.first().map(|plan| plan.skipped.clone()).unwrap_or_default();
+    skipped.retain(|stage| plans.iter().all(|plan| plan.skipped.contains(stage)));
+    BuiltJob { images, warnings, skipped }
 }
 
 /// Lowers one request, resolving base images until none is missing.
@@ -206,6 +334,7 @@ pub(crate) fn resolve(images: &dyn Images, missing: Vec<Missing>) -> Vec<(Missin
 
 fn worker<'a>(
     session: &'a Session<'_>,
+    jobs: &[Job<'a>],
     graph: &'a Graph,
     steps: &'a [PlannedStep],
     targets: &[OpId],
@@ -217,7 +346,7 @@ fn worker<'a>(
         for op in step.op.iter().chain(&step.also) {
             by_op.entry(*op).or_insert(step);
             let cached_anyway = matches!(graph.op(*op), OpKind::Mkdir(_));
-            if !cached_anyway && session.settings.skips_cache(&step.stage, step.stage_index) {
+            if !cached_anyway && jobs[step.job].settings.skips_cache(&step.stage, step.stage_index) {
                 no_cache.insert(*op);
             }
         }
@@ -229,6 +358,7 @@ fn worker<'a>(
         events: session.events,
         cancel: session.cancel.clone(),
         settings: &session.settings,
+        job_settings: jobs.iter().map(|job| job.settings).collect(),
         locals: &session.locals,
         steps: by_op,
         no_cache,
@@ -246,9 +376,9 @@ fn worker<'a>(
 }
 
 /// Every layer of the results has to be here, also those of base images that no step needed.
-fn fetch_final(
+fn fetch_final<'p>(
     worker: &LocalWorker<'_>,
-    plans: &[Plan],
+    plans: impl Iterator<Item = &'p Plan>,
     values: &[Option<Value>],
 ) -> Result<(), schedule::Failure<OpError>> {
     for plan in plans {
@@ -261,12 +391,17 @@ fn fetch_final(
     Ok(())
 }
 
-fn failed(failure: schedule::Failure<OpError>, graph: &Graph, steps: &[PlannedStep], plans: &[Plan]) -> BuildError {
+fn failed(
+    failure: schedule::Failure<OpError>,
+    graph: &Graph,
+    steps: &[PlannedStep],
+    plans: &[Vec<Plan>],
+) -> BuildError {
     // A lost result ends a build only when it was stopped.
     if matches!(failure.error, OpError::Cancelled | OpError::Lost) {
         return BuildError::Cancelled;
     }
-    let all = || steps.iter().chain(plans.iter().flat_map(|plan| &plan.steps));
+    let all = || steps.iter().chain(plans.iter().flatten().flat_map(|plan| &plan.steps));
     let of = |op: OpId| all().find(|step| step.op == Some(op) || step.also.contains(&op));
     // A download or a repository is no step; the one that copies from it is.
     let op = match failure.error {
@@ -288,10 +423,10 @@ fn note_culprit(rows: &mut [StepRow], steps: &[PlannedStep], error: &BuildError)
     }
 }
 
-/// The steps of all plans; those that several platforms share are there once.
-fn distinct_steps(plans: &[Plan]) -> Vec<PlannedStep> {
+/// The steps of all plans; those that several platforms, targets or jobs share are there once.
+fn distinct_steps(plans: &[Vec<Plan>]) -> Vec<PlannedStep> {
     let mut seen = HashSet::new();
-    let all = plans.iter().flat_map(|plan| &plan.steps);
+    let all = plans.iter().flatten().flat_map(|plan| &plan.steps);
     all.filter(|step| seen.insert(inputs::identity(step))).cloned().collect()
 }
 

@@ -44,7 +44,7 @@ pub fn report(store: &Store, build: &BuildRow) -> Result<Report, StoreError> {
     if let Some(image) = build.outcome.image {
         let names = build.build.name.iter().flat_map(|names| names.split(", ")).map(str::to_owned).collect();
         let platform = store.image_config(&image).ok().map(|config| config.platform().to_string());
-        report.image = ImageReport { id: Some(image.to_string()), names, platform };
+        report.image = ImageReport { target: None, id: Some(image.to_string()), names, platform };
     }
     Ok(report)
 }

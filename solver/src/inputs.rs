@@ -7,13 +7,15 @@ use crate::graph::OpId;
 use crate::plan::{Plan, PlannedStep};
 
 /// What makes a step of one plan the same as one of another: platforms share what does not depend on them.
-pub(crate) fn identity(step: &PlannedStep) -> (Option<OpId>, usize, &str) {
-    (step.op, step.line, &step.instruction)
+///
+/// What makes no layer is told apart by the job that it stands in.
+pub(crate) fn identity(step: &PlannedStep) -> (Option<OpId>, Option<usize>, usize, &str) {
+    (step.op, step.op.is_none().then_some(step.job), step.line, &step.instruction)
 }
 
 /// For each of `steps`, the numbers of the steps it depends on, counted from 1, the one before it in its stage first. `steps` are
 /// those of all plans, each once.
-pub(crate) fn of(plans: &[Plan], steps: &[PlannedStep]) -> Vec<Vec<usize>> {
+pub(crate) fn of<'p>(plans: impl IntoIterator<Item = &'p Plan>, steps: &[PlannedStep]) -> Vec<Vec<usize>> {
     let numbers: HashMap<_, usize> = steps.iter().enumerate().map(|(i, step)| (identity(step), i + 1)).collect();
     let mut inputs = vec![Vec::new(); steps.len()];
     for plan in plans {
@@ -46,6 +48,7 @@ mod tests {
         let request = Request {
             build_args: BTreeMap::new(),
             target: None,
+            all_stages: false,
             platform: platform.parse().unwrap(),
             build_platform: "linux/amd64".parse().unwrap(),
             contexts: BTreeMap::new(),

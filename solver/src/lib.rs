@@ -43,7 +43,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci::layer::Time;
 
-pub use build::{BuildFailure, Built, BuiltImage, Session, build, config_bytes};
+pub use build::{BuildFailure, Built, BuiltImage, BuiltJob, Job, Session, build, config_bytes};
 pub use cancel::{Cancel, Registered};
 pub use check::{Checked, UnknownBase, check};
 pub use error::{BuildError, OpError, SelectHelp};

@@ -27,10 +27,10 @@ pub(crate) struct Past<'a> {
     shared: Option<&'a dyn Shared>,
     project: String,
     steps: &'a [PlannedStep],
-    /// Place of each step among the layer-making steps of its stage, by line.
-    places: HashMap<(usize, usize), usize>,
+    /// Place of each step among the layer-making steps of its stage, by stage and line.
+    places: HashMap<(StageOf, usize), usize>,
     /// The base image of each stage that begins with one and makes a layer on it.
-    bases: HashMap<usize, &'a ImageOp>,
+    bases: HashMap<StageOf, &'a ImageOp>,
     twins: OnceLock<Vec<Option<StepRow>>>,
 }
 
@@ -42,17 +42,17 @@ impl<'a> Past<'a> {
         graph: &'a Graph,
         steps: &'a [PlannedStep],
     ) -> Self {
-        let mut counts: HashMap<usize, usize> = HashMap::new();
+        let mut counts: HashMap<StageOf, usize> = HashMap::new();
         let mut places = HashMap::new();
         let mut bases = HashMap::new();
         for step in steps {
             let Some(op) = step.op else { continue };
-            let count = counts.entry(step.stage_index).or_default();
-            places.insert((step.stage_index, step.line), *count);
+            let count = counts.entry(stage_of(step)).or_default();
+            places.insert((stage_of(step), step.line), *count);
             if *count == 0
                 && let Some(OpKind::Image(image)) = graph.inputs(op).first().map(|base| graph.op(*base))
             {
-                bases.insert(step.stage_index, image);
+                bases.insert(stage_of(step), image);
             }
             *count += 1;
         }
@@ -66,12 +66,12 @@ impl<'a> Past<'a> {
 
     /// Place of a step among the layer-making steps of its stage.
     pub(crate) fn place(&self, step: &PlannedStep) -> usize {
-        self.places.get(&(step.stage_index, step.line)).copied().unwrap_or_default()
+        self.places.get(&(stage_of(step), step.line)).copied().unwrap_or_default()
     }
 
     /// The text behind the key of a FROM that names an image.
     pub(crate) fn base_manifest(&self, step: &PlannedStep) -> Option<Manifest> {
-        let image = self.bases.get(&step.stage_index).filter(|_| is_from(step))?;
+        let image = self.bases.get(&stage_of(step)).filter(|_| is_from(step))?;
         let mut manifest = Manifest::new("image");
         manifest.line("name", &image.name);
         image.image.iter().for_each(|digest| manifest.line("image", digest));
@@ -82,10 +82,10 @@ impl<'a> Past<'a> {
 
     /// The step just above in the same stage that makes a layer, if there is one.
     pub(crate) fn above(&self, step: &PlannedStep) -> Option<&'a PlannedStep> {
-        let place = *self.places.get(&(step.stage_index, step.line))?;
+        let place = *self.places.get(&(stage_of(step), step.line))?;
         let above = |other: &&PlannedStep| {
-            other.stage_index == step.stage_index
-                && self.places.get(&(other.stage_index, other.line)).is_some_and(|at| at + 1 == place)
+            stage_of(other) == stage_of(step)
+                && self.places.get(&(stage_of(other), other.line)).is_some_and(|at| at + 1 == place)
         };
         self.steps.iter().find(above)
     }
@@ -179,8 +179,8 @@ impl<'a> Past<'a> {
 
     /// What a step stands on that is the first of its stage.
     fn base(&self, step: &PlannedStep) -> Result<Below, StoreError> {
-        let Some(image) = self.bases.get(&step.stage_index) else { return Ok(Below::Stage(step.base.clone())) };
-        let from = self.steps.iter().find(|other| other.stage_index == step.stage_index && is_from(other));
+        let Some(image) = self.bases.get(&stage_of(step)) else { return Ok(Below::Stage(step.base.clone())) };
+        let from = self.steps.iter().find(|other| stage_of(other) == stage_of(step) && is_from(other));
         let key = match from {
             Some(from) => self.before(from)?.and_then(|row| row.key),
             None => None,
@@ -220,7 +220,15 @@ pub fn ago(age: Duration) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
+/// A stage of one of the jobs, by their numbers.
+type StageOf = (usize, usize);
+
+fn stage_of(step: &PlannedStep) -> StageOf {
+    (step.job, step.stage_index)
+}
+
 /// How the history calls the stage of a step.
 pub(crate) fn stage_label(step: &PlannedStep) -> String {
-    if step.stage.is_empty() { step.stage_index.to_string() } else { step.stage.clone() }
+    let stage = if step.stage.is_empty() { step.stage_index.to_string() } else { step.stage.clone() };
+    if step.job_name.is_empty() { stage } else { format!("{}/{stage}", step.job_name) }
 }

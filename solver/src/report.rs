@@ -21,8 +21,11 @@ pub struct Report {
     pub version: u32,
     /// The build as a whole.
     pub build: BuildReport,
-    /// What was built.
+    /// What was built; of several results, the first.
     pub image: ImageReport,
+    /// All of them, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageReport>,
     /// Every instruction of every stage that was built, in the order of the file.
     pub steps: Vec<StepReport>,
     /// The chain of steps that took longest.
@@ -82,6 +85,9 @@ pub struct ErrorReport {
 /// The image.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ImageReport {
+    /// The target that it is the result of, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Config digest.
     pub id: Option<String>,
     /// Names it got.
@@ -241,7 +247,7 @@ impl Report {
             target: build.target.clone(),
             error: outcome.error.clone().map(|message| ErrorReport { message, step: culprit }),
         };
-        Self { version: 1, build, image: ImageReport::default(), steps, critical_path, totals }
+        Self { version: 1, build, image: ImageReport::default(), images: Vec::new(), steps, critical_path, totals }
     }
 
     /// Adds what the steps printed, as far as the store still has it.

@@ -109,7 +109,10 @@ pub(crate) struct LocalWorker<'a> {
     pub(crate) images: &'a dyn Images,
     pub(crate) events: Events<'a>,
     pub(crate) cancel: Cancel,
+    /// Those of the build as a whole.
     pub(crate) settings: &'a Settings,
+    /// Those of each job.
+    pub(crate) job_settings: Vec<&'a Settings>,
     pub(crate) locals: &'a BTreeMap<String, Source>,
     /// The step that each op is shown as.
     pub(crate) steps: HashMap<OpId, &'a PlannedStep>,
@@ -215,6 +218,12 @@ impl LocalWorker<'_> {
         }
         let helper = Helper::spawn(&HelperOptions::new(self.store.mount_dir()))?;
         Ok(self.helper.get_or_init(|| helper))
+    }
+
+    /// What goes for an op: the settings of the job whose step it is.
+    pub(crate) fn settings_of(&self, id: OpId) -> &Settings {
+        let job = self.steps.get(&id).and_then(|step| self.job_settings.get(step.job));
+        job.copied().unwrap_or(self.settings)
     }
 
     /// Makes sure that the layers of `chain` are here, fetching those of base images and of shared results.
@@ -387,7 +396,7 @@ impl LocalWorker<'_> {
 
     fn is_fresh(&self, record: &Record, id: OpId) -> bool {
         let stage = self.steps.get(&id).map_or("", |step| step.stage.as_str());
-        self.settings.is_fresh(stage, record.created)
+        self.settings_of(id).is_fresh(stage, record.created)
     }
 
     fn hit(&self, step: &Step<'_>, started: Instant, found: Found) -> Result<Value, OpError> {

@@ -25,6 +25,7 @@ fn dockerfile(lines: usize) -> String {
 fn request() -> Request {
     Request {
         build_args: BTreeMap::new(),
+        all_stages: false,
         target: None,
         platform: Platform::host(),
         build_platform: Platform::host(),

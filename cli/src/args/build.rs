@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Build an image from a Dockerfile
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BuildArgs {
     /// Context: a directory, a git or http URL, or `-` for a tar or a Dockerfile on standard input
     #[arg(value_name = "PATH|URL|-")]
@@ -11,6 +11,9 @@ pub(crate) struct BuildArgs {
     /// Add a name to /etc/hosts of every RUN: `host:ip` or `host=ip`
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
+    /// Build every stage, also those that the target does not need, so that test stages run
+    #[arg(long)]
+    pub(crate) all_stages: bool,
     /// Grant an entitlement: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
@@ -113,12 +116,12 @@ pub(crate) struct BuildArgs {
     /// Hand an agent socket or keys to RUN: `default` or `ID[=SOCKET]`
     #[arg(long, value_name = "default|ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
-    /// Name the image
+    /// Name the image; `{target}` stands for the target
     #[arg(long, short, value_name = "NAME[:TAG]")]
     pub(crate) tag: Vec<String>,
     /// Stages to build [default: the last one]
-    #[arg(long, value_name = "STAGE")]
-    pub(crate) target: Option<String>,
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) target: Vec<String>,
     /// Limit of RUN processes: `NAME=SOFT[:HARD]`
     #[arg(long, value_name = "LIMIT")]
     pub(crate) ulimit: Vec<String>,
@@ -131,7 +134,7 @@ pub(crate) struct BuildArgs {
 }
 
 /// Limits of the cache, kept while a build goes on. Sizes such as `20GB`, or shares of the disk such as `50%`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SpaceArgs {
     /// Let the cache take at most this [default: 80% of the disk, at most 100GB]
     #[arg(long, value_name = "SIZE|PERCENT", env = "RBUILD_MAX_USED_SPACE")]

@@ -1,5 +1,6 @@
 //! The command line as typed: docker's words and flags. What they mean together is decided by the commands.
 
+mod bake;
 mod build;
 mod cache;
 mod history;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub(crate) use bake::BakeArgs;
 pub(crate) use build::{BuildArgs, SpaceArgs};
 pub(crate) use cache::{
     CacheCommand, MountsCommand, MountsExportArgs, MountsImportArgs, MountsLsArgs, MountsQuotaArgs,
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     /// Look after what builds keep between two runs
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Build the targets of bake files and compose files
+    Bake(Box<BakeArgs>),
     /// Look at what a build would see of its context
     #[command(subcommand)]
     Context(ContextCommand),

@@ -1,6 +1,7 @@
 //! The commands, one file each. This one only hands over.
 
 mod analyze;
+mod bake;
 mod build;
 mod cache;
 mod check;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, Comma
         Command::Build(args) => build::run(&args, context),
         Command::Analyze(args) => analyze::run(&args, context),
         Command::Cache(command) => cache::run(&command, context),
+        Command::Bake(args) => bake::run(&args, context),
         Command::Context(command) => context::run(&command),
         Command::Explain(args) => explain::run(&args, context),
         Command::Images(args) => images::list(&args, context),

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod bake;
 mod build;
 mod crash;
 mod edits;

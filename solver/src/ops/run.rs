@@ -193,7 +193,7 @@ impl RunOp {
         }
         let upstream_ran = inputs.iter().any(Value::ran);
         let mut manifest = self.manifest(below, &lists);
-        self.add_secrets(&mut manifest, worker)?;
+        self.add_secrets(&mut manifest, worker, id)?;
         let step = Step { id, manifest, lists, below, upstream_ran };
         worker.step(step, |log: &mut (dyn Write + Send)| container::run(self, worker, id, inputs, log))
     }
@@ -256,10 +256,11 @@ impl RunOp {
 
 impl RunOp {
     /// The marks of secrets that the user wants to count. Their values are in no key.
-    fn add_secrets(&self, manifest: &mut Manifest, worker: &LocalWorker<'_>) -> Result<(), OpError> {
+    fn add_secrets(&self, manifest: &mut Manifest, worker: &LocalWorker<'_>, id: OpId) -> Result<(), OpError> {
+        let settings = worker.settings_of(id);
         let ids: BTreeSet<&String> = self.mounts.iter().filter_map(MountOp::secret).collect();
-        for id in ids.into_iter().filter(|id| worker.settings.counted_secrets.contains(*id)) {
-            if let Some(secret) = worker.settings.secrets.get(id) {
+        for id in ids.into_iter().filter(|id| settings.counted_secrets.contains(*id)) {
+            if let Some(secret) = settings.secrets.get(id) {
                 let mark = worker.store.secret_mark(id, &secret.0)?;
                 manifest.line("secret", format_args!("{id} {mark}"));
             }

@@ -76,7 +76,7 @@ impl Lowering<'_> {
             NamedContext::Local(name) => self.graph.add(OpKind::Local(LocalOp { name: name.clone() }), vec![]),
             NamedContext::Git(git) => self.graph.add(OpKind::Git(git.clone()), vec![]),
             NamedContext::Http(http) => self.graph.add(OpKind::Http(http.clone()), vec![]),
-            NamedContext::Scratch => self.graph.add(OpKind::Image(ImageOp::scratch()), vec![]),
+            NamedContext::Scratch | NamedContext::Job(_) => self.graph.add(OpKind::Image(ImageOp::scratch()), vec![]),
             NamedContext::Target(output) => output.op,
             NamedContext::Image(base) => {
                 let base = self.base(BaseRequest { base: base.clone(), platform: platform.clone() }, None);
@@ -150,6 +150,11 @@ impl Lowering<'_> {
                 Ok(self.start_from_base(&base, platform))
             }
             NamedContext::Scratch => Ok(self.start_from_scratch(platform)),
+            NamedContext::Job(_) => {
+                let mut output = self.start_from_scratch(platform);
+                output.scope = output.scope.of_unknown_base();
+                Ok(output)
+            }
             NamedContext::Local(_) | NamedContext::Git(_) | NamedContext::Http(_) => {
                 let tree = self.context_tree(context, platform)?;
                 let mut output = self.start_from_scratch(platform);

@@ -55,7 +55,7 @@ pub fn lower(
     let mut lowering = Lowering::new(dockerfile, request, bases, graph, target);
     lowering.global_args()?;
     lowering.check_from_lines()?;
-    let needed = lowering.reachable(target);
+    let needed = lowering.wanted(target);
     lowering.check_stages(&needed)?;
     let result = lowering.all_of(needed).and_then(|()| lowering.stage_output(target));
     if !lowering.missing.is_empty() {
@@ -72,10 +72,12 @@ pub fn lower(
     );
     let skipped = dockerfile.stages.iter().filter(|stage| lowering.outputs[stage.index].is_none());
     let skipped = skipped.map(parser::Stage::display_name).collect();
+    let others =
+        if request.all_stages { lowering.outputs.iter().flatten().map(|other| other.op).collect() } else { vec![] };
     let mut steps = lowering.steps;
     steps.sort_by_key(|step| step.stage_index);
     let (warnings, epoch) = (lowering.warnings, lowering.epoch);
-    Ok(Lowered::Plan(Box::new(Plan { output, steps, skipped, warnings, epoch })))
+    Ok(Lowered::Plan(Box::new(Plan { output, others, steps, skipped, warnings, epoch })))
 }
 
 /// Lowers for the linter alone.
@@ -90,7 +92,7 @@ pub fn lint(dockerfile: &Dockerfile, request: &Request, stages: LintStages, base
         lowering.check_from_lines()?;
         let stages = match (stages, &request.target) {
             (LintStages::All, None) => (0..dockerfile.stages.len()).collect(),
-            _ => lowering.reachable(target),
+            _ => lowering.wanted(target),
         };
         lowering.check_stages(&stages)?;
         lowering.all_of(stages)
@@ -261,6 +263,11 @@ impl<'a> Lowering<'a> {
         let diagnostics: Vec<Diagnostic> =
             parser::stages::check(self.dockerfile, replaced).into_iter().filter(matters).collect();
         if diagnostics.is_empty() { Ok(()) } else { Err(PlanError { diagnostics }) }
+    }
+
+    /// The stages that are to be built.
+    fn wanted(&self, target: usize) -> BTreeSet<usize> {
+        if self.request.all_stages { (0..self.dockerfile.stages.len()).collect() } else { self.reachable(target) }
     }
 
     /// The stages that the text says `target` needs. What ONBUILD adds is found while lowering.
@@ -444,7 +451,7 @@ pub fn needed_stages(dockerfile: &Dockerfile, request: &Request) -> BTreeSet<usi
     let mut graph = Graph::default();
     let mut lowering = Lowering::new(dockerfile, request, &bases, &mut graph, target);
     match lowering.global_args() {
-        Ok(()) => lowering.reachable(target),
+        Ok(()) => lowering.wanted(target),
         Err(_) => (0..dockerfile.stages.len()).collect(),
     }
 }

@@ -31,6 +31,8 @@ pub struct Request {
     pub build_args: BTreeMap<String, String>,
     /// `--target`; the last stage when none.
     pub target: Option<String>,
+    /// `--all-stages`: also those that the target does not need.
+    pub all_stages: bool,
     /// What the image is for.
     pub platform: Platform,
     /// What the build runs on.
@@ -73,6 +75,9 @@ pub enum NamedContext {
     Git(crate::ops::GitOp),
     /// A file by http.
     Http(crate::ops::HttpOp),
+    /// The result of another job of the same build, by its position. Planning puts its [`NamedContext::Target`] in the place of
+    /// this; the linter, which plans no other job, takes it for a base that it does not know.
+    Job(usize),
     /// The result of another Dockerfile of the same build, already lowered.
     Target(Box<StageOutput>),
 }
@@ -205,6 +210,8 @@ pub enum Linted {
 pub struct Plan {
     /// The target's result.
     pub output: StageOutput,
+    /// Results of other stages that are wanted as well.
+    pub others: Vec<OpId>,
     /// Every instruction of every stage that is built, in the order of the file.
     pub steps: Vec<PlannedStep>,
     /// Names of the stages that are not needed.
@@ -257,6 +264,10 @@ pub enum PlannedHistory {
 /// An instruction as reports and progress show it.
 #[derive(Debug, Clone)]
 pub struct PlannedStep {
+    /// The job that it belongs to; the first one, of those that share it.
+    pub job: usize,
+    /// What that job is called; empty where there is only one.
+    pub job_name: String,
     /// Number of the stage.
     pub stage_index: usize,
     /// Name of the stage; empty when it has none.

@@ -149,6 +149,8 @@ impl Stage {
         }
         let name = format!("{} {}/{}] {text}", self.progress_prefix(lowering), self.steps_done, self.steps_total);
         lowering.steps.push(PlannedStep {
+            job: 0,
+            job_name: String::new(),
             stage_index: self.index,
             stage: self.name.clone(),
             line: place.line,

@@ -2,25 +2,24 @@
 //! environment; builds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cache::Store;
 use oci::layer::Time;
 use oci::{Platform, Reference};
-use parser::dockerignore::IgnoreFile;
-use solver::files::local::LocalDir;
-use solver::files::source::Source;
-use solver::ops::{Checkouts, ExtraHost, GitOp, RunNetwork};
+use solver::ops::{Checkouts, ExtraHost, RunNetwork};
 use solver::plan::{BaseRef, MainContext, NamedContext, Request, RunDefaults};
 use solver::{NoCache, Secret, Settings};
 
-use super::Locals;
-use super::remote::{self, RemoteContext, Remotes};
+use super::dockerfile::{self, FoundContext, FoundDockerfile, default_dockerfile, read_text};
+use super::job::{Delivery, JobArgs};
+use super::places::Places;
+use super::remote::Remotes;
 use crate::args::BuildArgs;
 use crate::context::Context;
 use crate::report::CommandError;
+use crate::source_text::SourceText;
 
 /// Name of the main context among the directories of a build.
 const MAIN: &str = "context";
@@ -30,245 +29,171 @@ const SECRET_LIMIT: u64 = 500 * 1024;
 /// Everything the user gave.
 #[derive(Debug)]
 pub(super) struct Inputs {
-    pub(super) dockerfile_name: String,
-    pub(super) dockerfile_text: String,
-    /// BUILDKIT_DOCKERFILE_CHECK.
-    pub(super) check: Option<String>,
-    pub(super) requests: Vec<Request>,
+    pub(super) jobs: Vec<JobInputs>,
+    /// Those of the build as a whole.
     pub(super) settings: Settings,
-    pub(super) tags: Vec<Reference>,
     pub(super) project: String,
     pub(super) store: Store,
     /// Repositories; their files are there as long as this is.
     pub(super) checkouts: Checkouts,
-    places: Places,
+    pub(super) places: Places,
 }
 
-/// Where contexts are that are on this machine, by name.
-#[derive(Debug, Default)]
-struct Places {
-    /// Directories, with their ignore files.
-    directories: BTreeMap<String, (PathBuf, Option<IgnoreFile>)>,
-    trees: Locals,
+/// A Dockerfile and what is asked of it.
+#[derive(Debug)]
+pub(super) struct JobInputs {
+    pub(super) name: String,
+    pub(super) dockerfile_name: String,
+    pub(super) dockerfile_text: String,
+    /// BUILDKIT_DOCKERFILE_CHECK.
+    pub(super) check: Option<String>,
+    /// For each of `deliveries` one for each platform.
+    pub(super) requests: Vec<Request>,
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) settings: Settings,
+    pub(super) wanted: bool,
 }
 
-/// Reads everything. What is elsewhere is fetched as far as the Dockerfile needs it.
-pub(super) fn read(args: &BuildArgs, context: &Context) -> Result<Inputs, CommandError> {
-    let build_args = build_arguments(args)?;
-    let epoch = epoch(&build_args)?;
-    let platforms = platforms(&args.platform)?;
-    let run = run_defaults(args, &build_args)?;
-    let tags = args.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
-    let store = context.store()?;
-    let settings = settings(args, &store)?;
-    let checkouts = Checkouts::new(&store, &settings);
-    let remotes = Remotes::new(&store, context.registry(args.tls_verify), &checkouts, &settings);
-    let mut places = Places::default();
-    let dockerfile = read_dockerfile(args, &remotes, keeps_git_dir(&build_args))?;
-    let mut ignore = None;
-    let main_context = match &dockerfile.context {
-        FoundContext::Directory(path) => {
-            let found = crate::ignore::read(path, dockerfile.path.as_deref())?;
-            ignore = found.clone().map(Arc::new);
-            places.directories.insert(MAIN.to_owned(), (path.clone(), found));
-            MainContext::Local(MAIN.to_owned())
-        }
-        FoundContext::Tree(tree) => {
-            places.trees.insert(MAIN.to_owned(), tree.clone());
-            MainContext::Local(MAIN.to_owned())
-        }
-        FoundContext::Git(git) => MainContext::Git(git.clone()),
-        FoundContext::None => MainContext::None,
-    };
-    let mut contexts = BTreeMap::new();
-    for text in &args.build_context {
-        let (name, value) = named_context(text, &remotes, &mut places)?;
-        contexts.insert(name, value);
+/// Reads everything. What is elsewhere is fetched as far as the Dockerfiles need it. `project` says what is built again and again;
+/// for a single Dockerfile, where it and its context are.
+pub(super) fn read(
+    jobs: &[JobArgs<'_>],
+    tls_verify: bool,
+    project: Option<String>,
+    context: &Context,
+) -> Result<Inputs, CommandError> {
+    let takes_stdin = |job: &&JobArgs<'_>| job.args.context == "-" || job.args.file.as_deref() == Some("-");
+    if jobs.iter().filter(takes_stdin).count() > 1 {
+        return Err(CommandError::input("only one target can be read from standard input"));
     }
-    let labels = args.label.iter().map(|text| match text.split_once('=') {
-        Some((key, value)) => (key.to_owned(), value.to_owned()),
-        None => (text.clone(), String::new()),
-    });
-    let labels: Vec<(String, String)> = labels.collect();
-    let request = |platform: &Platform| Request {
-        build_args: build_args.clone(),
-        target: args.target.clone(),
-        platform: platform.clone(),
-        build_platform: Platform::host(),
-        contexts: contexts.clone(),
-        main_context: main_context.clone(),
-        ignore: ignore.clone(),
-        labels: labels.clone(),
-        run: run.clone(),
-        epoch,
-    };
-    let requests = platforms.iter().map(request).collect();
-    Ok(Inputs {
-        project: project(args, &dockerfile),
-        dockerfile_name: dockerfile.name,
-        dockerfile_text: dockerfile.text,
-        check: build_args.get("BUILDKIT_DOCKERFILE_CHECK").cloned(),
-        requests,
-        settings,
-        tags,
-        places,
-        checkouts,
-        store,
-    })
+    let store = context.store()?;
+    let all_settings =
+        jobs.iter().map(|job| settings(job.args, &store).map_err(of_target(job))).collect::<Result<Vec<_>, _>>()?;
+    let whole = settings_of_all(&all_settings);
+    let checkouts = Checkouts::new(&store, &whole);
+    let remotes = Remotes::new(&store, context.registry(tls_verify), &checkouts, &whole);
+    let mut reader = Reader { remotes: &remotes, places: Places::default(), project: None };
+    let mut inputs = Vec::with_capacity(jobs.len());
+    for (job, settings) in jobs.iter().zip(all_settings) {
+        inputs.push(reader.job(job, settings).map_err(of_target(job))?);
+    }
+    let Reader { places, project: single, .. } = reader;
+    let project = project.or(single).unwrap_or_default();
+    Ok(Inputs { jobs: inputs, settings: whole, project, places, checkouts, store })
+}
+
+/// Says which target of a bake file an error is about.
+fn of_target(job: &JobArgs<'_>) -> impl Fn(CommandError) -> CommandError {
+    move |mut error| {
+        if !job.name.is_empty() {
+            error.message = format!("target {}: {}", job.name, error.message);
+        }
+        error
+    }
+}
+
+/// What goes for the build as a whole: the logins of all, for what is fetched on behalf of several.
+fn settings_of_all(jobs: &[Settings]) -> Settings {
+    let mut whole = jobs.first().cloned().unwrap_or_default();
+    for settings in jobs.iter().skip(1) {
+        whole.counted_secrets.extend(settings.counted_secrets.iter().cloned());
+        let secrets = settings.secrets.iter().map(|(id, secret)| (id.clone(), secret.clone()));
+        secrets.for_each(|(id, secret)| _ = whole.secrets.entry(id).or_insert(secret));
+        let ssh = settings.ssh.iter().map(|(id, socket)| (id.clone(), socket.clone()));
+        ssh.for_each(|(id, socket)| _ = whole.ssh.entry(id).or_insert(socket));
+    }
+    whole
+}
+
+/// What reading the jobs of a build has in common.
+struct Reader<'a> {
+    remotes: &'a Remotes<'a>,
+    places: Places,
+    /// What the first job builds.
+    project: Option<String>,
+}
+
+impl Reader<'_> {
+    fn job(&mut self, job: &JobArgs<'_>, settings: Settings) -> Result<JobInputs, CommandError> {
+        let args = job.args;
+        let build_args = build_arguments(args)?;
+        let epoch = epoch(&build_args)?;
+        let platforms = platforms(&args.platform)?;
+        let run = run_defaults(args, &build_args)?;
+        let deliveries = Delivery::all(args)?;
+        let dockerfile = dockerfile::read(job, self.remotes, keeps_git_dir(&build_args))?;
+        let mut ignore = None;
+        let main_context = match &dockerfile.context {
+            FoundContext::Directory(path) => {
+                let found = crate::ignore::read(path, dockerfile.path.as_deref())?;
+                ignore = found.clone().map(Arc::new);
+                MainContext::Local(self.places.directory(MAIN, path.clone(), found))
+            }
+            FoundContext::Tree(tree) => MainContext::Local(self.places.tree(MAIN, tree.clone())),
+            FoundContext::Git(git) => MainContext::Git(git.clone()),
+            FoundContext::None => MainContext::None,
+        };
+        let mut contexts = BTreeMap::new();
+        for text in &args.build_context {
+            let (name, value) = named_context(text, self.remotes, &mut self.places)?;
+            contexts.insert(name, value);
+        }
+        contexts.extend(job.links.iter().map(|(name, job)| (name.to_lowercase(), NamedContext::Job(*job))));
+        let labels = args.label.iter().map(|text| match text.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (text.clone(), String::new()),
+        });
+        let labels: Vec<(String, String)> = labels.collect();
+        let request = |target: &Option<String>, platform: &Platform| Request {
+            build_args: build_args.clone(),
+            target: target.clone(),
+            all_stages: args.all_stages,
+            platform: platform.clone(),
+            build_platform: Platform::host(),
+            contexts: contexts.clone(),
+            main_context: main_context.clone(),
+            ignore: ignore.clone(),
+            labels: labels.clone(),
+            run: run.clone(),
+            epoch,
+        };
+        let for_each_platform = |delivery: &Delivery| -> Vec<Request> {
+            platforms.iter().map(|platform| request(&delivery.target, platform)).collect()
+        };
+        let requests = deliveries.iter().flat_map(for_each_platform).collect();
+        self.project.get_or_insert_with(|| project(args, &dockerfile));
+        Ok(JobInputs {
+            name: job.name.clone(),
+            dockerfile_name: dockerfile.name,
+            dockerfile_text: dockerfile.text,
+            check: build_args.get("BUILDKIT_DOCKERFILE_CHECK").cloned(),
+            requests,
+            deliveries,
+            settings,
+            wanted: job.wanted,
+        })
+    }
 }
 
 impl Inputs {
-    /// Opens the trees to copy from.
-    pub(super) fn open_locals(&self) -> Result<Locals, CommandError> {
-        let mut locals = self.places.trees.clone();
-        for (name, (path, ignore)) in &self.places.directories {
-            let stats = self.store.stat_cache(path)?;
-            let dir = LocalDir::open_root(path, ignore.clone(), Some(stats))
-                .map_err(|error| CommandError::from_error(crate::report::Kind::Input, &error, None))?;
-            locals.insert(name.clone(), Source::Local(Arc::new(dir)));
-        }
-        Ok(locals)
+    /// The names that the images are to get.
+    pub(super) fn names(&self) -> Vec<String> {
+        let deliveries = self.jobs.iter().filter(|job| job.wanted).flat_map(|job| &job.deliveries);
+        deliveries.flat_map(|delivery| &delivery.tags).map(oci::Reference::familiar).collect()
     }
 }
 
-/// The Dockerfile and the tree around it.
-struct FoundDockerfile {
-    /// File name without directories.
-    name: String,
-    /// Where it was read from; none for what is no file of this machine.
-    path: Option<PathBuf>,
-    text: String,
-    /// The main context.
-    context: FoundContext,
-}
-
-/// What the main context is.
-enum FoundContext {
-    Directory(PathBuf),
-    /// An archive, or a single file.
-    Tree(Source),
-    Git(GitOp),
-    None,
-}
-
-impl FoundDockerfile {
-    fn new(name: &str, text: &[u8], context: FoundContext) -> Self {
-        let name = name.rsplit('/').next().unwrap_or(name).to_owned();
-        Self { name, path: None, text: String::from_utf8_lossy(text).into_owned(), context }
+impl JobInputs {
+    /// The Dockerfile as messages name it.
+    pub(super) fn source(&self) -> SourceText<'_> {
+        SourceText { name: &self.dockerfile_name, text: &self.dockerfile_text }
     }
-}
-
-/// A Dockerfile that does not lie in the context: on standard input, or at a URL.
-fn dockerfile_elsewhere(file: Option<&str>, remotes: &Remotes<'_>) -> Result<Option<Vec<u8>>, CommandError> {
-    match file {
-        Some("-") => read_stdin().map(Some),
-        Some(url) => remotes.dockerfile(url),
-        None => Ok(None),
-    }
-}
-
-fn read_dockerfile(
-    args: &BuildArgs,
-    remotes: &Remotes<'_>,
-    keep_git_dir: bool,
-) -> Result<FoundDockerfile, CommandError> {
-    let file = args.file.as_deref();
-    if args.context == "-" {
-        if file == Some("-") {
-            return Err(CommandError::input("context and Dockerfile can't both come on standard input"));
-        }
-        let context = remotes.standard_input(std::io::stdin().lock())?;
-        return in_remote_context(args, remotes, context);
-    }
-    // A directory goes before what only looks like an address.
-    let directory = PathBuf::from(&args.context);
-    if !directory.is_dir()
-        && let Some(context) = remotes.context(&args.context, keep_git_dir)?
-    {
-        return in_remote_context(args, remotes, context);
-    }
-    check_directory(&directory)?;
-    if let Some(text) = dockerfile_elsewhere(file, remotes)? {
-        return Ok(FoundDockerfile::new("Dockerfile", &text, FoundContext::Directory(directory)));
-    }
-    let path = match file {
-        Some(file) => PathBuf::from(file),
-        None => default_dockerfile(&directory),
-    };
-    let text = read_text(&path).map_err(|error| {
-        let message = format!("failed to read dockerfile: cannot open `{}`: {error}", path.display());
-        CommandError::input(message).hint("name it with -f, or create it in the context")
-    })?;
-    let name = path.file_name().map_or_else(|| "Dockerfile".to_owned(), |name| name.to_string_lossy().into_owned());
-    Ok(FoundDockerfile { name, path: Some(path), text, context: FoundContext::Directory(directory) })
-}
-
-fn check_directory(directory: &Path) -> Result<(), CommandError> {
-    let metadata = std::fs::metadata(directory).map_err(|error| {
-        CommandError::input(format!("cannot read the build context `{}`: {error}", directory.display()))
-    })?;
-    if metadata.is_dir() {
-        return Ok(());
-    }
-    let error = CommandError::input(format!("the build context `{}` is not a directory", directory.display()));
-    Err(error.hint("name the directory, and the Dockerfile with -f; an archive is taken on standard input"))
-}
-
-/// `-f` names a file of the context here.
-fn in_remote_context(
-    args: &BuildArgs,
-    remotes: &Remotes<'_>,
-    context: RemoteContext,
-) -> Result<FoundDockerfile, CommandError> {
-    let file = args.file.as_deref();
-    let elsewhere = dockerfile_elsewhere(file, remotes)?;
-    let (found, read): (_, Box<dyn Fn(&str) -> _>) = match context {
-        RemoteContext::Dockerfile { text, tree } => {
-            let context = tree.map_or(FoundContext::None, FoundContext::Tree);
-            return Ok(FoundDockerfile::new("Dockerfile", elsewhere.as_deref().unwrap_or(&text), context));
-        }
-        RemoteContext::Tree(tree) => {
-            (FoundContext::Tree(tree.clone()), Box::new(move |path: &str| remote::read(&tree, path)))
-        }
-        RemoteContext::Git(git, tree) => {
-            (FoundContext::Git(git), Box::new(move |path: &str| remotes.git_file(&tree, path)))
-        }
-    };
-    if let Some(text) = elsewhere {
-        return Ok(FoundDockerfile::new("Dockerfile", &text, found));
-    }
-    let names = file.map_or(vec!["Dockerfile", "dockerfile"], |file| vec![file]);
-    for name in &names {
-        if let Some(text) = read(name)? {
-            return Ok(FoundDockerfile::new(name, &text, found));
-        }
-    }
-    let error = CommandError::input(format!("failed to read dockerfile: the build context has no `{}`", names[0]));
-    Err(error.hint("name it with -f"))
 }
 
 /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`: the history of a repository is part of the context.
 fn keeps_git_dir(build_args: &BTreeMap<String, String>) -> bool {
     let value = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str);
     matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
-}
-
-fn default_dockerfile(context: &Path) -> PathBuf {
-    let usual = context.join("Dockerfile");
-    let lower = context.join("dockerfile");
-    if !usual.exists() && lower.exists() { lower } else { usual }
-}
-
-fn read_text(path: &Path) -> std::io::Result<String> {
-    Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned())
-}
-
-fn read_stdin() -> Result<Vec<u8>, CommandError> {
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .read_to_end(&mut bytes)
-        .map_err(|error| CommandError::failed(format!("cannot read standard input: {error}")))?;
-    Ok(bytes)
 }
 
 fn build_arguments(args: &BuildArgs) -> Result<BTreeMap<String, String>, CommandError> {
@@ -354,10 +279,8 @@ fn named_context(
         if !path.is_dir() {
             return Err(CommandError::input(format!("--build-context {text}: `{value}` is not a directory")));
         }
-        let key = format!("{MAIN}:{name}");
         let ignore = crate::ignore::read(&path, None)?;
-        places.directories.insert(key.clone(), (path, ignore));
-        NamedContext::Local(key)
+        NamedContext::Local(places.directory(&format!("{MAIN}:{name}"), path, ignore))
     };
     Ok((name, context))
 }
@@ -370,14 +293,6 @@ fn layout_reference(text: &str) -> BaseRef {
     match text.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => BaseRef::OciLayout(path.to_owned(), Some(tag.to_owned())),
         _ => BaseRef::OciLayout(text.to_owned(), None),
-    }
-}
-
-fn parse_tag(text: &str) -> Result<Reference, CommandError> {
-    match text.parse::<Reference>() {
-        Ok(reference) if reference.digest.is_none() => Ok(reference.with_default_tag()),
-        Ok(_) => Err(CommandError::input(format!("--tag {text}: a name can't have a digest"))),
-        Err(error) => Err(CommandError::input(format!("--tag {text}: {error}"))),
     }
 }
 

@@ -84,6 +84,11 @@ impl Call {
         Ok(call)
     }
 
+    /// True when JSON is asked for.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     /// True when nothing is to be built.
     pub(crate) fn is_not_build(self) -> bool {
         self.method != Method::Build
@@ -141,7 +146,7 @@ fn print_json(value: &Value) {
 }
 
 /// Columns under their names, as wide as their content, three blanks apart.
-fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     use unicode_width::UnicodeWidthStr;
     let head: Vec<String> = head.iter().map(|name| (*name).to_owned()).collect();
     let rows: Vec<Vec<String>> = [head].into_iter().chain(rows).collect();

@@ -23,6 +23,7 @@ use crate::files::checkout::checkout;
 use crate::foreign::check_interpreter;
 use crate::graph::OpId;
 use crate::now;
+use crate::settings::Settings;
 use crate::worker::{Chain, LocalWorker, Made, Value, vertex};
 
 /// Bytes of output kept for the message of a failed step.
@@ -83,7 +84,8 @@ fn spec(
     let user = executor::user::resolve(&passwd, &group, &op.user)
         .map_err(|error| OpError::User { message: error.to_string() })?;
     let mut process = Process::new(op.args.iter().cloned());
-    process.env = environment(op, worker, Some(user.home.as_str()));
+    let settings = worker.settings_of(id);
+    process.env = environment(op, settings, Some(user.home.as_str()));
     process.cwd = PathBuf::from(&op.cwd);
     process.user = user.ids;
     process.rlimits = rlimits(&op.ulimits)?;
@@ -92,7 +94,7 @@ fn spec(
     }
     let mut spec = ContainerSpec::sandboxed(name.clone(), rootfs, process);
     spec.hostname = Some(op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned()));
-    spec.limits = worker.settings.limits.clone();
+    spec.limits = settings.limits.clone();
     let network = match op.network {
         RunNetwork::Host => NetworkMode::Host,
         RunNetwork::None => NetworkMode::None,
@@ -122,7 +124,7 @@ fn spec(
     for mount in &op.mounts {
         add_mount(mount, worker, id, inputs, &mut spec, held)?;
     }
-    if let Some(bundle) = &worker.settings.ca_bundle {
+    if let Some(bundle) = &settings.ca_bundle {
         spec.mounts.push(Mount::generated(CA_BUNDLE, bundle.clone(), 0o444));
     }
     Ok(if op.insecure { spec.privileged() } else { spec })
@@ -137,7 +139,7 @@ fn file(view: &ChainView, path: &str) -> Result<Vec<u8>, OpError> {
 }
 
 /// The variables of the command: the stage's, HOME, and what never counts for the key.
-fn environment(op: &RunOp, worker: &LocalWorker<'_>, home: Option<&str>) -> Vec<String> {
+fn environment(op: &RunOp, settings: &Settings, home: Option<&str>) -> Vec<String> {
     let set_by_proxy = |name: &str| op.proxy.iter().any(|pair| pair.split('=').next() == Some(name));
     let mut env = op.env.clone();
     env.retain(|pair| !pair.split('=').next().is_some_and(set_by_proxy));
@@ -153,7 +155,7 @@ fn environment(op: &RunOp, worker: &LocalWorker<'_>, home: Option<&str>) -> Vec<
         match &mount.kind {
             MountKind::Secret { id, env: Some(variable), .. } => {
                 // A secret that was not given leaves the variable empty.
-                let value = worker.settings.secrets.get(id).map(|secret| String::from_utf8_lossy(&secret.0));
+                let value = settings.secrets.get(id).map(|secret| String::from_utf8_lossy(&secret.0));
                 env.push(format!("{variable}={}", value.unwrap_or_default()));
             }
             MountKind::Ssh { .. } if !has(&env, "SSH_AUTH_SOCK") => {
@@ -162,7 +164,7 @@ fn environment(op: &RunOp, worker: &LocalWorker<'_>, home: Option<&str>) -> Vec<
             _ => {}
         }
     }
-    if worker.settings.ca_bundle.is_some() {
+    if settings.ca_bundle.is_some() {
         const VARIABLES: [&str; 6] = [
             "SSL_CERT_FILE",
             "CURL_CA_BUNDLE",
@@ -238,7 +240,7 @@ fn add_mount(
             spec.mounts.push(Mount::new(target, kind, flags));
         }
         MountKind::Secret { id: secret, file, required, owner, env: _ } => {
-            let value = match worker.settings.secrets.get(secret) {
+            let value = match worker.settings_of(id).secrets.get(secret) {
                 Some(found) => &found.0,
                 None if *required => return Err(OpError::Secret { id: secret.clone() }),
                 None => return Ok(()),
@@ -249,7 +251,7 @@ fn add_mount(
                 spec.mounts.push(Mount::secret(target, file));
             }
         }
-        MountKind::Ssh { id: agent, required, owner: _ } => match worker.settings.ssh.get(agent) {
+        MountKind::Ssh { id: agent, required, owner: _ } => match worker.settings_of(id).ssh.get(agent) {
             Some(socket) if std::fs::metadata(socket).is_ok_and(|meta| meta.file_type().is_socket()) => {
                 spec.mounts.push(Mount::bind(socket, target, false));
             }
