@@ -171,16 +171,16 @@ mod tests {
 
     #[test]
     fn users_are_found_as_docker_does() {
-        assert_eq!(ids(""), (0, 0, vec![10], "/root".into()));
-        assert_eq!(ids("app"), (1000, 100, vec![2000, 10], "/home/app".into()));
-        assert_eq!(ids("1000"), (1000, 100, vec![2000, 10], "/home/app".into()));
-        assert_eq!(ids("app:extra"), (1000, 2000, vec![], "/home/app".into()));
-        assert_eq!(ids("1000:1000"), (1000, 1000, vec![], "/home/app".into()));
-        assert_eq!(ids(":users"), (0, 100, vec![], "/root".into()));
-        assert_eq!(ids("5000"), (5000, 0, vec![], "/".into()));
+        assert_eq!(ids(""), (0, 0, vec![10, 0], "/root".into()));
+        assert_eq!(ids("app"), (1000, 100, vec![2000, 10, 100], "/home/app".into()));
+        assert_eq!(ids("1000"), (1000, 100, vec![2000, 10, 100], "/home/app".into()));
+        assert_eq!(ids("app:extra"), (1000, 2000, vec![2000], "/home/app".into()));
+        assert_eq!(ids("1000:1000"), (1000, 1000, vec![1000], "/home/app".into()));
+        assert_eq!(ids(":users"), (0, 100, vec![100], "/root".into()));
+        assert_eq!(ids("5000"), (5000, 0, vec![0], "/".into()));
         // A number is an id, even where it is someone's name.
-        assert_eq!(ids("42"), (42, 0, vec![], "/".into()));
-        assert_eq!(ids("odd"), (0, 0, vec![], String::new()));
+        assert_eq!(ids("42"), (42, 0, vec![0], "/".into()));
+        assert_eq!(ids("odd"), (0, 0, vec![0], String::new()));
     }
 
     #[test]

@@ -82,6 +82,8 @@ impl Clients {
             .retry(reqwest::retry::never())
             .referer(false)
             .connect_timeout(CONNECT_TIMEOUT)
+            // A static binary can't load the resolver of the C library, which comes in pieces (nsswitch.conf(5)).
+            .hickory_dns(cfg!(target_feature = "crt-static"))
             .http1_only();
         if !settings.proxy {
             builder = builder.no_proxy();

@@ -110,8 +110,9 @@ pub(super) fn working_directory(path: &Path) -> Result<()> {
 pub(super) fn become_user(ids: &Ids) -> Result<()> {
     let groups: Vec<_> = ids.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     match rustix::thread::set_thread_groups(&groups) {
-        // A user namespace with one mapped id forbids setgroups(2) (user_namespaces(7)).
-        Err(Errno::PERM) if groups.is_empty() => {}
+        // A user namespace with one mapped id forbids setgroups(2) (user_namespaces(7)). There is nothing to be had by it either when
+        // the only group is the primary one.
+        Err(Errno::PERM) if ids.groups.iter().all(|group| *group == ids.gid) => {}
         other => other?,
     }
     let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));

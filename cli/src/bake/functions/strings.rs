@@ -1,6 +1,6 @@
 //! Functions of strings.
 
-use regex::Regex;
+use regex_lite::Regex;
 
 use super::{Function, Outcome, at_least, between, exactly};
 use crate::bake::value::Value;
@@ -135,8 +135,8 @@ fn expression(value: &Value) -> Result<Regex, String> {
 }
 
 /// What matched: the named groups as a map, the others as a list, or all of it where there are none.
-fn captured(pattern: &Regex, found: &regex::Captures<'_>) -> Value {
-    let group = |matched: Option<regex::Match<'_>>| matched.map_or(Value::Null, |matched| matched.as_str().into());
+fn captured(pattern: &Regex, found: &regex_lite::Captures<'_>) -> Value {
+    let group = |matched: Option<regex_lite::Match<'_>>| matched.map_or(Value::Null, |matched| matched.as_str().into());
     let names: Vec<&str> = pattern.capture_names().flatten().collect();
     if !names.is_empty() {
         return Value::Map(names.into_iter().map(|name| (name.to_owned(), group(found.name(name)))).collect());
