@@ -309,7 +309,7 @@ def measure(bench, rounds, only):
                     if builder.name == "rbuild":
                         raise
                     print(f"{builder.name} fails at `{name}`: {error}", file=sys.stderr)
-        row = {who: (statistics.median(s for s, _ in runs), max(m for _, m in runs)) for who, runs in taken.items()}
+        row = {who: (statistics.median(s for s, _ in runs), max(m for _, m in runs)) for who, runs in taken.items() if runs}
         print(f"  {name}: " + ", ".join(f"{who} {s:.3f} s" for who, (s, _) in row.items()), file=sys.stderr)
         yield name, budget, row
 

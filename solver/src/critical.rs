@@ -22,12 +22,9 @@ pub type Timed<'a> = (u64, &'a [usize]);
 pub fn critical_path(steps: &[Timed<'_>]) -> CriticalPath {
     let inputs = |index: usize| steps[index].1.iter().filter_map(|id| id.checked_sub(1)).filter(|i| *i < steps.len());
     let mut users = vec![Vec::new(); steps.len()];
-    let mut waiting = vec![0_usize; steps.len()];
+    let mut waiting: Vec<usize> = (0..steps.len()).map(|index| inputs(index).count()).collect();
     for index in 0..steps.len() {
-        for input in inputs(index) {
-            users[input].push(index);
-            waiting[index] += 1;
-        }
+        inputs(index).for_each(|input| users[input].push(index));
     }
     // For each step, how long the longest chain that ends with it takes, and the step before it there.
     let mut longest: Vec<(u64, Option<usize>)> = vec![(0, None); steps.len()];

@@ -212,7 +212,7 @@ fn files_that_change_while_they_are_read_are_never_remembered_wrong() {
                 file.write_all_at(&[byte; 4096], block * 4096).unwrap();
             }
             // Now and then it holds still for as long as a reading takes.
-            if byte % 16 == 0 {
+            if byte.is_multiple_of(16) {
                 std::thread::sleep(Duration::from_millis(30));
             }
         }

@@ -134,9 +134,9 @@ fn config(space: &TestSpace, args: &[&str]) -> serde_json::Value {
     let output = ["build", "-q", "-o", "type=oci,tar=false,dest=layout"];
     space.ok(&[&output[..], args, &["ctx"]].concat());
     let blobs = files_below(&space.path("layout/blobs"));
-    let json =
+    let mut json =
         blobs.iter().filter_map(|path| serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).ok()?).ok());
-    let found = json.filter(|value| value.get("rootfs").is_some()).last().unwrap();
+    let found = json.rfind(|value| value.get("rootfs").is_some()).unwrap();
     std::fs::remove_dir_all(space.path("layout")).unwrap();
     found
 }

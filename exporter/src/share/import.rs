@@ -133,7 +133,7 @@ impl Import {
     }
 
     fn fetch_layer(&self, store: &Store, layer: &DiffId, progress: &Progress<'_>) -> Result<(), ShareError> {
-        self.from_anywhere("layer", &layer.0, |place, content| {
+        self.fetch_anywhere("layer", &layer.0, |place, content| {
             if content.size > store.free_space()? {
                 let problem = format!("has {} bytes, more than the disk has room for", content.size);
                 return Err(ShareError::Content { what: "layer", digest: layer.0, problem });
@@ -150,7 +150,7 @@ impl Import {
     /// # Errors
     /// [`ShareError`] when they can't be had anywhere.
     pub fn text(&self, digest: &Digest) -> Result<Vec<u8>, ShareError> {
-        self.from_anywhere("text", digest, |place, content| {
+        self.fetch_anywhere("text", digest, |place, content| {
             let wrong =
                 |problem: &str| ShareError::Content { what: "text", digest: *digest, problem: problem.to_owned() };
             if content.size > TEXT_LIMIT {
@@ -163,7 +163,7 @@ impl Import {
     }
 
     /// Tries the places that list the content, one after the other; the error is the last one's.
-    pub(super) fn from_anywhere<T>(
+    pub(super) fn fetch_anywhere<T>(
         &self,
         what: &'static str,
         digest: &Digest,

@@ -86,7 +86,7 @@ impl Import {
     /// [`ShareError`]; some files may be there then.
     pub fn fill_mount(&self, store: &Store, id: &str, dest: &Path) -> Result<bool, ShareError> {
         let Some(digest) = self.mount(id) else { return Ok(false) };
-        self.from_anywhere("cache mount", &digest, |place, content| {
+        self.fetch_anywhere("cache mount", &digest, |place, content| {
             let wrong =
                 |problem: &str| ShareError::Content { what: "cache mount", digest, problem: problem.to_owned() };
             if content.size > store.free_space()? {
