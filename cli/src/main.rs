@@ -20,13 +20,16 @@ mod style;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> ExitCode {
     executor::helper_main();
     container::shim_main();
-    let arguments = args::with_command(std::env::args_os().collect());
-    let cli = match args::Cli::try_parse_from(&arguments) {
+    // Made once: with so many flags, that takes a while.
+    let definition = args::Cli::command();
+    let arguments = args::with_command(&definition, std::env::args_os().collect());
+    let matches = definition.try_get_matches_from(&arguments);
+    let cli = match matches.and_then(|matches| args::Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { container::usage_code(&arguments) } else { 0 };

@@ -9,7 +9,7 @@ mod image;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 pub(crate) use bake::BakeArgs;
 pub(crate) use build::{BuildArgs, SpaceArgs};
@@ -106,11 +106,8 @@ pub(crate) enum Command {
 const GLOBAL_WITH_VALUE: [&str; 2] = ["--root", "--log-level"];
 
 /// Puts `build` in where the command was left out: `rbuild -t app .`.
-pub(crate) fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let known: Vec<String> = Cli::command()
-        .get_subcommands()
-        .flat_map(|command| command.get_name_and_visible_aliases().into_iter().map(str::to_owned).collect::<Vec<_>>())
-        .collect();
+pub(crate) fn with_command(definition: &clap::Command, mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let known: Vec<&str> = definition.get_subcommands().flat_map(clap::Command::get_name_and_visible_aliases).collect();
     let mut position = 1;
     while let Some(argument) = arguments.get(position).and_then(|a| a.to_str()) {
         match argument {
@@ -118,7 +115,7 @@ pub(crate) fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
             "-D" | "--debug" => position += 1,
             flag if GLOBAL_WITH_VALUE.contains(&flag) => position += 2,
             flag if GLOBAL_WITH_VALUE.iter().any(|known| flag.starts_with(&format!("{known}="))) => position += 1,
-            word if known.iter().any(|name| name == word) => return arguments,
+            word if known.contains(&word) => return arguments,
             _ => break,
         }
     }
@@ -130,11 +127,13 @@ pub(crate) fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     fn completed(line: &str) -> String {
         let words = line.split(' ').map(OsString::from).collect();
-        with_command(words).into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+        with_command(&Cli::command(), words).into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
