@@ -102,7 +102,7 @@ fn the_page_escapes_what_others_wrote_and_fetches_nothing() {
 fn the_page_can_be_searched_filtered_and_walked_through() {
     let Some(space) = TestSpace::with_base(Backend::Directory) else { return };
     hostile_build(&space);
-    let Some(browser) = Browser::start(&space, Screen::Desktop) else { return };
+    let Some(browser) = Browser::start(Screen::Desktop) else { return };
     browser.open(&space.path("report.html"));
     assert_eq!(browser.eval("document.title"), "image:latest · done · build report");
     assert_eq!(browser.shown(".list a[data-step]"), 8);
@@ -161,7 +161,7 @@ fn three_hundred_steps_fit_a_phone() {
     space.dockerfile(&format!("{stages}FROM busybox AS half\n{copies}FROM half\n{others}"));
     space.write("ctx/file", "x");
     space.run(&["build", "--report", "report.html", "ctx"]).success();
-    let Some(browser) = Browser::start(&space, Screen::Phone) else { return };
+    let Some(browser) = Browser::start(Screen::Phone) else { return };
     for scheme in ["light", "dark"] {
         browser.prefer(scheme);
         browser.open(&space.path("report.html"));

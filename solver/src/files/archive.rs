@@ -305,7 +305,7 @@ mod tests {
             ("../../up", EntryType::Regular, "", b"1"),
             ("/absolute", EntryType::Regular, "", b"2"),
             ("etc/", EntryType::Directory, "", b""),
-            ("tmp/", EntryType::Directory, "", b""),
+            ("tmp/x/", EntryType::Directory, "", b""),
             ("out", EntryType::Symlink, "/etc", b""),
             ("out/passwd", EntryType::Regular, "", b"through the link"),
             ("climb", EntryType::Symlink, "../../../tmp", b""),

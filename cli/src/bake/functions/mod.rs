@@ -187,7 +187,7 @@ mod tests {
             (r#"uper("a")"#, "there is no function uper (did you mean upper?)"),
             (r#"upper("a", "b")"#, "upper takes 1 argument, not 2"),
             (r#"join(",", "a")"#, "join: a list is needed, not a string"),
-            (r#"regex("(", "a")"#, "regex: `(` is no regular expression: unclosed group"),
+            (r#"regex("(", "a")"#, "regex: `(` is no regular expression: found open group without closing ')'"),
             (r#"regex("x", "a")"#, "regex: nothing in \"a\" matches `x`"),
             ("divide(1, 0)", "divide: division by zero"),
             (r#"element([], 0)"#, "element: the list is empty"),

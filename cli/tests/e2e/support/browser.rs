@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{PATH, TestSpace, find_program};
+use super::{PATH, find_program};
 
 /// What the page is looked at with.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,8 @@ pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
+    /// Removed with it.
+    home: tempfile::TempDir,
 }
 
 /// Keys as WebDriver writes them.
@@ -32,26 +34,26 @@ pub const ENTER: &str = "\u{e007}";
 pub const DOWN: &str = "\u{e015}";
 
 impl Browser {
-    /// Starts one with a profile of its own in `space`; a skip where there is none.
-    pub fn start(space: &TestSpace, screen: Screen) -> Option<Self> {
+    /// Starts one with a profile of its own; a skip where there is none.
+    pub fn start(screen: Screen) -> Option<Self> {
         let chromium = find_program("chromium")?;
         let chromedriver = find_program("chromedriver")?;
-        let home = space.path("browser");
-        std::fs::create_dir_all(&home).unwrap();
+        // A short path: sockets lie in it, and theirs have at most 108 bytes (unix(7)).
+        let home = tempfile::Builder::new().prefix("browser").tempdir_in("/tmp").unwrap();
         let mut driver = Command::new(chromedriver)
             .arg("--port=0")
             .env_clear()
             .envs([("PATH", PATH), ("LC_ALL", "C.UTF-8")])
-            .env("HOME", &home)
-            .env("TMPDIR", &home)
+            .env("HOME", home.path())
+            .env("TMPDIR", home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let port = port_of(&mut driver);
-        let mut browser = Self { driver, port, session: String::new() };
-        let answer = browser.post("/session", &capabilities(&chromium, &home, screen));
+        let mut browser = Self { driver, port, session: String::new(), home };
+        let answer = browser.post("/session", &capabilities(&chromium, browser.home.path(), screen));
         browser.session = answer["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}")).to_owned();
         Some(browser)
     }
