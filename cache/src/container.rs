@@ -273,7 +273,7 @@ impl ContainerDir {
     pub fn lock_running(&self) -> Result<Option<File>, StoreError> {
         let open = || {
             let file = fsio::open_lock_file(&self.path(RUN_LOCK))?;
-            Ok(fsio::try_lock(&file, LockKind::Exclusive)?.then_some(file))
+            Ok(fsio::try_lock_past_askers(&file)?.then_some(file))
         };
         open().map_err(io_error("lock", format!("container `{}`", self.id)))
     }
@@ -318,6 +318,25 @@ mod tests {
         assert!(matches!(store.find_container(""), Err(StoreError::Missing { .. })));
         assert!(matches!(store.find_container("../tmp"), Err(StoreError::Missing { .. })));
         assert_eq!(store.containers().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn asking_whether_a_container_runs_keeps_none_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let web = store.create_container(&id("a"), "web", &[], &0).unwrap();
+        drop(web.lock_running().unwrap());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    web.is_running();
+                }
+            });
+            let refused = (0..5000).filter(|_| web.lock_running().unwrap().is_none()).count();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(refused, 0);
+        });
     }
 
     #[test]

@@ -152,6 +152,19 @@ pub(crate) fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
     }
 }
 
+/// Takes an exclusive flock unless someone holds it so. Those who only ask hold it shared, for a moment: they don't count.
+pub(crate) fn try_lock_past_askers(file: &File) -> io::Result<bool> {
+    loop {
+        if try_lock(file, LockKind::Exclusive)? {
+            return Ok(true);
+        }
+        if !try_lock(file, LockKind::Shared)? {
+            return Ok(false);
+        }
+        file.unlock()?;
+    }
+}
+
 /// How often a lock that someone else holds is tried. A blocking flock can't be given up when the build is cancelled.
 pub(crate) const LOCK_POLL: Duration = Duration::from_millis(5);
 

@@ -264,17 +264,38 @@ fn make_below(mount: &Path, dir: &Path, cpuset: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a directory and locks it. Someone who cleans up may take it for a leftover before it is locked: then again.
+/// Makes a directory and locks it. Until it is locked, one who cleans up may take it for a leftover and remove it,
+/// between any two system calls: then again.
 fn make_locked(dir: &Path, make: impl Fn() -> io::Result<()>) -> io::Result<OwnedFd> {
-    loop {
-        make()?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(dir, flags, Mode::empty())?;
-        rustix::fs::flock(&fd, FlockOperation::LockExclusive)?;
-        if rustix::fs::stat(dir).is_ok_and(|now| rustix::fs::fstat(&fd).is_ok_and(|ours| now.st_ino == ours.st_ino)) {
-            return Ok(fd);
+    // Each time is one program that started in that moment; so many in a row means that the tree itself is gone.
+    const ATTEMPTS: u32 = 1000;
+    let mut outcome = Err(io::ErrorKind::NotFound.into());
+    for _ in 0..ATTEMPTS {
+        outcome = make().and_then(|()| lock(dir));
+        match &outcome {
+            Err(error) if was_removed(error) => {}
+            _ => break,
         }
     }
+    outcome
+}
+
+/// Locks the directory that has this name once the lock is held; an error when none has any more.
+fn lock(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty())?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::LockExclusive))?;
+    if rustix::fs::stat(dir)?.st_ino == rustix::fs::fstat(&fd)?.st_ino {
+        Ok(fd)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Open files of a removed cgroup answer with ENODEV. `create_dir_all` calls it existing when it goes before the second look.
+fn was_removed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists)
+        || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 fn apply(dir: &Path, setting: &Setting, unavailable: &mut Vec<LimitUnavailable>) {
@@ -331,4 +352,41 @@ fn kill(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_made_while_others_clean_up() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("rbuild/id");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        remove_stale(&dir);
+                    }
+                });
+            }
+            for _ in 0..3000 {
+                let held =
+                    make_locked(&dir, || fs::create_dir_all(&dir)).inspect_err(|_| done.store(true, Ordering::Relaxed));
+                let held = held.unwrap();
+                assert_eq!(rustix::fs::fstat(&held).unwrap().st_ino, rustix::fs::stat(&dir).unwrap().st_ino);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_tree_that_is_gone_is_an_error() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("none");
+        assert_eq!(make_locked(&dir, || Ok(())).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }

@@ -283,10 +283,13 @@ fn run(command: &mut Command) -> Result<std::process::Output, NetError> {
     }
 }
 
+/// Writes the record of a process and locks it before it has its name: without the lock it would be a dead helper's.
 fn own(record: &Path, process: Process) -> io::Result<File> {
-    let mut file = File::create(record)?;
+    let draft = record.with_extension("draft");
+    let mut file = File::create(&draft)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     file.write_all(&serde_json::to_vec(&process)?)?;
+    fs::rename(&draft, record)?;
     Ok(file)
 }
 
