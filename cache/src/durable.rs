@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use oci::DiffId;
 use rayon::prelude::*;
 
+use crate::behind;
 use crate::error::{StoreError, db_error, io_error};
 use crate::fsio;
 use crate::layout::{Layout, UNPACKED_DURABLE, UNPACKED_TREE};
@@ -22,9 +23,12 @@ impl Store {
     /// of that survives a power cut.
     ///
     /// # Errors
-    /// When the disk refuses. Nothing is lost by it: calling again tries again.
+    /// When the disk refuses. Calling again tries again, but for what a sync that was started early could not write: that is
+    /// never marked, so it goes with the next boot.
     pub fn flush(&self) -> Result<(), StoreError> {
         let fresh = std::mem::take(&mut *lock(&self.inner.fresh));
+        let syncs = std::mem::take(&mut *lock(&self.inner.syncs));
+        behind::wait(syncs).map_err(io_error("write", "the new layers"))?;
         if let Err(err) = self.sync_files(&fresh) {
             lock(&self.inner.fresh).extend(fresh);
             return Err(io_error("write", "the new layers")(err));

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use oci::layer::{Entries, Finished, Ingested, Time, ingest, resolve, write_index};
 use oci::{ChainId, DiffId};
 
+use crate::behind::WriteBehind;
 use crate::blob::Temp;
 use crate::error::{StoreError, io_error, layer_error};
 use crate::fsio;
@@ -64,7 +65,7 @@ impl Store {
     pub fn draft_layer(&self) -> Result<LayerDraft, StoreError> {
         let temp = Temp { path: self.session()?.temp() };
         let file = fsio::create_new(&temp.path).map_err(io_error("write", "a layer"))?;
-        Ok(LayerDraft { store: self.clone(), file, temp })
+        Ok(LayerDraft { store: self.clone(), file, temp, behind: WriteBehind::default() })
     }
 
     /// Streams in an uncompressed tar that someone else made. It gets its index by [`Store::index_chain`], once the layers
@@ -178,6 +179,7 @@ pub struct LayerDraft {
     store: Store,
     file: File,
     temp: Temp,
+    behind: WriteBehind,
 }
 
 impl LayerDraft {
@@ -201,13 +203,17 @@ impl LayerDraft {
     /// Makes the tar visible under its digest, which was computed while it was written.
     fn publish(self, layer: DiffId) -> Result<(), StoreError> {
         let dest = self.store.layout().layer_tar(&layer);
-        self.store.publish(Pin::Layer(layer), &self.temp.path, &dest, &format!("layer `{layer}`")).map(drop)
+        self.store.publish(Pin::Layer(layer), &self.temp.path, &dest, &format!("layer `{layer}`"))?;
+        lock(&self.store.inner.syncs).extend(self.behind.finish(&self.file));
+        Ok(())
     }
 }
 
 impl Write for LayerDraft {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.file.write(buf)
+        let done = self.file.write(buf)?;
+        self.behind.wrote(&self.file, done);
+        Ok(done)
     }
 
     fn flush(&mut self) -> io::Result<()> {

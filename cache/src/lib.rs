@@ -37,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 mod ballast;
+mod behind;
 mod blob;
 mod chain;
 mod compressed;

@@ -12,6 +12,7 @@ use oci::layer::Entries;
 use oci::{DiffId, Digest};
 use rusqlite::Connection;
 
+use crate::behind::EarlySync;
 use crate::chain::Loaded;
 use crate::error::{StoreError, io_error};
 use crate::format::Format;
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     remover: OnceLock<TreeRemover>,
     /// Files this process made visible that have not been written to the disk for certain.
     pub(crate) fresh: Mutex<Vec<PathBuf>>,
+    /// Syncs of large files among them that were started early.
+    pub(crate) syncs: Mutex<Vec<EarlySync>>,
     /// Members of tars that were streamed in and have no index yet.
     pub(crate) scanned: Mutex<HashMap<DiffId, Entries>>,
     /// Indexes that were read.
@@ -143,6 +146,7 @@ impl Store {
             session: Mutex::default(),
             remover: OnceLock::new(),
             fresh: Mutex::default(),
+            syncs: Mutex::default(),
             scanned: Mutex::default(),
             loaded: Mutex::default(),
             indexed: Mutex::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cache::ContentDigest;
 use oci::layer::{Attrs, ChainView, Kind, LayerPath, Meta, PathError, Time, ViewError};
+use rayon::prelude::*;
 
 use super::local::{LocalDir, LocalError, with_xattrs};
 use super::select::Root;
@@ -147,11 +148,14 @@ impl Source {
     /// When a file can't be read.
     pub fn complete(&self, root: &mut Root) -> Result<(), SourceError> {
         let Self::Local(dir) = self else { return Ok(()) };
-        let entries = [&mut root.top].into_iter().chain(root.below.iter_mut().map(|(_, entry)| entry));
-        for entry in entries.filter(|entry| matches!(entry.kind, Kind::File { .. })) {
-            entry.attrs.xattrs = dir.xattrs(&entry.path)?;
-        }
-        Ok(())
+        let read = |entry: &mut Entry| -> Result<(), SourceError> {
+            if matches!(entry.kind, Kind::File { .. }) {
+                entry.attrs.xattrs = dir.xattrs(&entry.path)?;
+            }
+            Ok(())
+        };
+        read(&mut root.top)?;
+        root.below.par_iter_mut().with_min_len(64).try_for_each(|(_, entry)| read(entry))
     }
 
     /// Opens a regular file.
