@@ -5,40 +5,18 @@ use parser::gomatch::Pattern;
 use super::entry::{Entry, EntryKind};
 use super::error::BakeError;
 use super::load::Config;
-use super::target::Target;
+use super::target::{ATTRIBUTES, Target};
 
-/// The keys that can be set.
-const KEYS: [&str; 29] = [
-    "annotations",
-    "args",
-    "attest",
-    "cache-from",
-    "cache-to",
-    "call",
-    "context",
-    "contexts",
-    "description",
-    "dockerfile",
-    "dockerfile-inline",
-    "entitlements",
-    "extra-hosts",
-    "labels",
-    "load",
-    "network",
-    "no-cache",
-    "no-cache-filter",
-    "output",
-    "platform",
-    "pull",
-    "push",
-    "resources",
-    "secrets",
-    "shm-size",
-    "ssh",
-    "tags",
-    "target",
-    "ulimits",
-];
+/// The keys that can be set: attributes of a target under the names that buildx gives them here, and two flags.
+fn keys() -> impl Iterator<Item = &'static str> {
+    let attributes = ATTRIBUTES.into_iter().filter_map(|name| match name {
+        "inherits" | "matrix" | "name" => None,
+        "platforms" => Some("platform"),
+        "secret" => Some("secrets"),
+        name => Some(name),
+    });
+    attributes.chain(["load", "push"])
+}
 
 /// One `--set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +50,8 @@ impl Override {
             "secret" => "secrets",
             key => key,
         };
-        if !KEYS.contains(&key) {
-            return Err(bad(&format!("a target has no key {key}")).meant(key, KEYS));
+        if !keys().any(|known| known == key) {
+            return Err(bad(&format!("a target has no key {key}")).meant(key, keys()));
         }
         let sub = parts.next().map(str::to_owned);
         let takes_sub = matches!(key, "args" | "contexts" | "labels" | "extra-hosts" | "resources");

@@ -18,11 +18,10 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::links::{self, Stuck};
 use super::single;
 use super::source::Entry;
 
-/// Symbolic links followed in one path before it counts as a loop (path_resolution(7)).
-const LINK_LIMIT: usize = 40;
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 5;
 
@@ -233,38 +232,16 @@ impl LocalDir {
     /// # Errors
     /// [`LocalError::Loop`] or [`LocalError::Io`].
     pub fn resolve(&self, path: &LayerPath, follow_last: bool) -> Result<LayerPath, LocalError> {
-        let mut left: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        let mut at = LayerPath::root();
-        let mut links = 0;
-        while let Some(component) = left.pop() {
-            match component.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    at = at.parent().unwrap_or_default();
-                    continue;
-                }
-                _ => {}
-            }
-            let next = at.join(&component)?;
-            let is_last = left.iter().all(|c| c.is_empty() || c == b".");
-            let target = match rustix::fs::readlinkat(&self.fd, os_path(&next), Vec::new()) {
-                Ok(target) if !is_last || follow_last => target.into_bytes(),
-                Ok(_) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => {
-                    at = next;
-                    continue;
-                }
-                Err(errno) => return Err(io(&next, errno)),
-            };
-            links += 1;
-            if links > LINK_LIMIT {
-                return Err(LocalError::Loop { path: path.to_string() });
-            }
-            if target.starts_with(b"/") {
-                at = LayerPath::root();
-            }
-            left.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
-        }
-        Ok(at)
+        let link = |path: &LayerPath| match rustix::fs::readlinkat(&self.fd, os_path(path), Vec::new()) {
+            Ok(target) => Ok(Some(target.into_bytes())),
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(io(path, errno)),
+        };
+        links::follow(&LayerPath::root(), path.as_bytes(), follow_last, link).map_err(|stuck| match stuck {
+            Stuck::Loop => LocalError::Loop { path: path.to_string() },
+            Stuck::Path(error) => error.into(),
+            Stuck::Tree(error) => error,
+        })
     }
 
     /// Content digests of the regular files among `entries`, in order.

@@ -4,6 +4,7 @@
 pub mod archive;
 pub(crate) mod checkout;
 pub mod copy;
+mod links;
 pub mod local;
 pub(crate) mod reuse;
 pub mod select;

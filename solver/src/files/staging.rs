@@ -9,9 +9,7 @@ use cache::ContentDigest;
 use oci::layer::{Attrs, ChainView, Kind, LayerPath, PathError, Time, ViewError, Xattrs};
 
 use super::is_below;
-
-/// Symbolic links followed in one path before it counts as a loop (path_resolution(7): ELOOP at 40).
-const LINK_LIMIT: usize = 40;
+use super::links::{self, Stuck};
 
 /// A tree that starts as what `base` shows.
 #[derive(Debug)]
@@ -107,7 +105,7 @@ impl LinkGroups {
 /// Why a change was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
-    /// A path of more than [`LINK_LIMIT`] links.
+    /// A path of too many links.
     #[error("too many symbolic links in `{path}`")]
     Loop {
         /// The path.
@@ -228,38 +226,15 @@ impl Staging {
     /// # Errors
     /// As for [`Staging::resolve`].
     pub fn resolve_below(&self, root: &LayerPath, text: &[u8], follow_last: bool) -> Result<LayerPath, StagingError> {
-        let mut left: Vec<Vec<u8>> = components_reversed(text);
-        let mut at = root.clone();
-        let mut links = 0;
-        while let Some(component) = left.pop() {
-            match component.as_slice() {
-                b"" | b"." => continue,
-                b".." if at == *root => continue,
-                b".." => {
-                    at = at.parent().unwrap_or_default();
-                    continue;
-                }
-                _ => {}
-            }
-            let next = at.join(&component)?;
-            let is_last = left.iter().all(|c| c.is_empty() || c == b".");
-            let found = self.get(&next)?;
-            let is_link = matches!(found, Some(Found { kind: Kind::Symlink, .. }));
-            if !is_link || (is_last && !follow_last) {
-                at = next;
-                continue;
-            }
-            links += 1;
-            if links > LINK_LIMIT {
-                return Err(StagingError::Loop { path: String::from_utf8_lossy(text).into_owned() });
-            }
-            let target = self.link_target(&next)?;
-            if target.starts_with(b"/") {
-                at = root.clone();
-            }
-            left.extend(components_reversed(&target));
-        }
-        Ok(at)
+        let link = |path: &LayerPath| match self.get(path)? {
+            Some(Found { kind: Kind::Symlink, .. }) => self.link_target(path).map(Some),
+            _ => Ok(None),
+        };
+        links::follow(root, text, follow_last, link).map_err(|stuck| match stuck {
+            Stuck::Loop => StagingError::Loop { path: String::from_utf8_lossy(text).into_owned() },
+            Stuck::Path(error) => error.into(),
+            Stuck::Tree(error) => error,
+        })
     }
 
     /// Makes `path` and what is missing above it, with `attrs`; what is there keeps its own. `path` is resolved.
@@ -338,10 +313,6 @@ impl Node {
         };
         Found { kind, attrs: self.attrs.clone() }
     }
-}
-
-fn components_reversed(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect()
 }
 
 /// Attributes of a directory that rbuild makes itself.
