@@ -2,6 +2,8 @@
 //! stages run once. Knows neither the Dockerfile nor how an op is carried out.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -30,23 +32,23 @@ impl OpId {
 #[derive(Debug, Default)]
 pub struct Graph {
     /// Edges run from an input to its user; the weight is the position among the user's inputs.
-    dag: DiGraph<OpKind, usize, u32>,
-    interned: HashMap<(OpKind, Vec<OpId>), OpId>,
+    dag: DiGraph<Arc<OpKind>, usize, u32>,
+    interned: HashMap<(Arc<OpKind>, Vec<OpId>), OpId>,
 }
 
 impl Graph {
     /// Adds an op, or finds the equal one that is there already.
     pub fn add(&mut self, kind: OpKind, inputs: Vec<OpId>) -> OpId {
-        if let Some(id) = self.interned.get(&(kind.clone(), inputs.clone())) {
-            return *id;
-        }
-        let node = self.dag.add_node(kind.clone());
+        let place = match self.interned.entry((Arc::new(kind), inputs)) {
+            Entry::Occupied(known) => return *known.get(),
+            Entry::Vacant(place) => place,
+        };
+        let (kind, inputs) = place.key();
+        let node = self.dag.add_node(Arc::clone(kind));
         for (position, input) in inputs.iter().enumerate() {
             self.dag.add_edge(input.node(), node, position);
         }
-        let id = OpId(u32::try_from(node.index()).expect("petgraph's own index is a u32"));
-        self.interned.insert((kind, inputs), id);
-        id
+        *place.insert(OpId(u32::try_from(node.index()).expect("petgraph's own index is a u32")))
     }
 
     /// What the op does.

@@ -5,6 +5,7 @@ mod container;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
+use std::sync::Arc;
 
 use oci::Digest;
 
@@ -23,7 +24,7 @@ pub struct RunOp {
     /// A heredoc that is a program of its own.
     pub script: Option<Script>,
     /// `NAME=value`, in order.
-    pub env: Vec<String>,
+    pub env: Vec<Arc<str>>,
     /// Proxy settings: handed to the command, no part of the key.
     pub proxy: Vec<String>,
     /// Working directory.

@@ -10,7 +10,7 @@ mod outline;
 pub mod scope;
 mod stage;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use oci::layer::Time;
@@ -285,7 +285,7 @@ pub struct PlannedStep {
     /// Numbers of the stages that it takes files from or, for FROM, begins with.
     pub stages: Vec<usize>,
     /// Variables of the step that come from ARG.
-    pub args: std::collections::BTreeSet<String>,
+    pub args: Arc<BTreeSet<String>>,
     /// Base image of the stage, as written.
     pub base: String,
     /// The bytes of the Dockerfile that it is.

@@ -2,6 +2,7 @@
 //! A variable that is set again moves to the end; in the image config it keeps its place. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// ARGs that no command sees.
 const NOT_FOR_RUN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
@@ -9,13 +10,31 @@ const NOT_FOR_RUN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCA
 /// The variables that RUN sees, in order, and which of them come from ARG.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scope {
-    list: Vec<(String, String)>,
+    list: Vec<Variable>,
     /// Names whose current value comes from ARG.
-    args: BTreeSet<String>,
+    args: Arc<BTreeSet<String>>,
     /// ARGs declared in the stage, in order, with the value in force: what history and outlines show.
     declared: Vec<(String, Option<String>)>,
     /// The base image is not known, so any name may be set.
     open: bool,
+}
+
+/// A variable as `NAME=value`: hundreds of steps may see it.
+#[derive(Debug, Clone, PartialEq)]
+struct Variable {
+    pair: Arc<str>,
+    /// Bytes of the name.
+    name: usize,
+}
+
+impl Variable {
+    fn name(&self) -> &str {
+        &self.pair[..self.name]
+    }
+
+    fn value(&self) -> &str {
+        &self.pair[self.name + 1..]
+    }
 }
 
 impl Scope {
@@ -37,12 +56,14 @@ impl Scope {
 
     /// The value in force.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.list.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.list.iter().find(|variable| variable.name() == name).map(Variable::value)
     }
 
     /// Sets a variable by ENV.
     pub fn set_env(&mut self, name: &str, value: &str) {
-        self.args.remove(name);
+        if self.args.contains(name) {
+            Arc::make_mut(&mut self.args).remove(name);
+        }
         self.put(name, value);
     }
 
@@ -54,29 +75,29 @@ impl Scope {
             None => self.declared.push((name.to_owned(), value.map(str::to_owned))),
         }
         if let Some(value) = value.filter(|_| !NOT_FOR_RUN.contains(&name)) {
-            self.args.insert(name.to_owned());
+            Arc::make_mut(&mut self.args).insert(name.to_owned());
             self.put(name, value);
         }
     }
 
     fn put(&mut self, name: &str, value: &str) {
-        self.list.retain(|(n, _)| n != name);
-        self.list.push((name.to_owned(), value.to_owned()));
+        self.list.retain(|variable| variable.name() != name);
+        self.list.push(Variable { pair: format!("{name}={value}").into(), name: name.len() });
     }
 
     /// `NAME=value` lines for a process, in order.
-    pub fn env(&self) -> Vec<String> {
-        self.list.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    pub fn env(&self) -> Vec<Arc<str>> {
+        self.list.iter().map(|variable| Arc::clone(&variable.pair)).collect()
     }
 
     /// Names whose value in force comes from ARG.
-    pub fn arg_names(&self) -> &BTreeSet<String> {
+    pub fn arg_names(&self) -> &Arc<BTreeSet<String>> {
         &self.args
     }
 
     /// All names that are set, and the ARGs declared without a value.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.list.iter().map(|(name, _)| name.as_str()).chain(self.declared.iter().map(|(name, _)| name.as_str()))
+        self.list.iter().map(Variable::name).chain(self.declared.iter().map(|(name, _)| name.as_str()))
     }
 
     /// The value that an ARG of the stage has.
@@ -152,7 +173,7 @@ mod tests {
         scope.declare_arg("X", Some("1"));
         scope.set_env("Y", "2");
         scope.set_env("X", "3");
-        assert_eq!(scope.env(), ["PATH=/bin", "Y=2", "X=3"]);
+        assert_eq!(scope.env().join(" "), "PATH=/bin Y=2 X=3");
         assert!(!scope.arg_names().contains("X"));
         scope.declare_arg("Y", Some("4"));
         assert_eq!(scope.get("Y"), Some("4"));

@@ -1,6 +1,8 @@
 //! One stage while it is lowered: its variables, its config, the op it has come to, and the instructions that only change the
 //! config. COPY and ADD are in `files`, RUN mounts in `mounts`. Pure.
 
+use std::sync::Arc;
+
 use oci::{Healthcheck, ImageConfig, Platform};
 use parser::{
     CommandLine, Diagnostic, HealthcheckInstr, Instruction, InstructionKind, KeyValue, Network, Script, Security, Span,
@@ -159,7 +161,7 @@ impl Stage {
             op,
             also: std::mem::take(&mut lowering.also),
             stages: std::mem::take(&mut lowering.used_stages),
-            args: self.scope.arg_names().clone(),
+            args: Arc::clone(self.scope.arg_names()),
             base: self.base_name.clone(),
             span: place.span,
         });

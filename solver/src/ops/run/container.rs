@@ -141,9 +141,8 @@ fn file(view: &ChainView, path: &str) -> Result<Vec<u8>, OpError> {
 /// The variables of the command: the stage's, HOME, and what never counts for the key.
 fn environment(op: &RunOp, settings: &Settings, home: Option<&str>) -> Vec<String> {
     let set_by_proxy = |name: &str| op.proxy.iter().any(|pair| pair.split('=').next() == Some(name));
-    let mut env = op.env.clone();
-    env.retain(|pair| !pair.split('=').next().is_some_and(set_by_proxy));
-    let has = |env: &[String], name: &str| env.iter().any(|pair| pair.split('=').next() == Some(name));
+    let own = op.env.iter().filter(|pair| !pair.split('=').next().is_some_and(set_by_proxy));
+    let mut env: Vec<String> = own.map(|pair| pair.to_string()).collect();
     if !has(&env, "PATH") {
         env.push(format!("PATH={}", executor::DEFAULT_PATH));
     }
@@ -178,6 +177,10 @@ fn environment(op: &RunOp, settings: &Settings, home: Option<&str>) -> Vec<Strin
         }
     }
     env
+}
+
+fn has<S: AsRef<str>>(env: &[S], name: &str) -> bool {
+    env.iter().any(|pair| pair.as_ref().split('=').next() == Some(name))
 }
 
 fn etc(op: &RunOp) -> Result<EtcSpec, OpError> {
