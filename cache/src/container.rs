@@ -28,6 +28,8 @@ pub struct ContainerDir {
 const NAME: &str = "name";
 const PINS: &str = "pins";
 const CONFIG: &str = "config.json";
+/// What a container can't be without, as JSON.
+pub(crate) const CONTAINER_FILES: &[&str] = &[PINS, CONFIG];
 const RUN_LOCK: &str = "run.lock";
 
 impl Store {

@@ -8,13 +8,15 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci::DiffId;
+use oci::{DiffId, Digest};
 use rayon::prelude::*;
 
 use crate::behind;
+use crate::container::CONTAINER_FILES;
 use crate::error::{StoreError, db_error, io_error};
 use crate::fsio;
 use crate::layout::{Layout, UNPACKED_DURABLE, UNPACKED_TREE};
+use crate::mounts::MOUNT_FILES;
 use crate::session::Gate;
 use crate::store::{BootId, Store, TreeRemover, lock};
 
@@ -36,14 +38,12 @@ impl Store {
         self.flush_records(!fresh.is_empty())
     }
 
-    /// Makes sure that layers survive a power cut, whichever process wrote them.
-    pub(crate) fn sync_layers(&self, layers: &[DiffId]) -> Result<(), StoreError> {
-        let missing: Vec<PathBuf> = layers
-            .iter()
-            .map(|layer| self.layout().layer_tar(layer))
-            .filter(|tar| fsio::exists(tar) && !fsio::is_durable(tar))
-            .collect();
-        self.sync_files(&missing).map_err(io_error("write", "the layers of the image"))
+    /// Makes sure that layers and blobs survive a power cut, whichever process wrote them.
+    pub(crate) fn sync(&self, layers: &[DiffId], blobs: &[Digest]) -> Result<(), StoreError> {
+        let layers = layers.iter().map(|layer| self.layout().layer_tar(layer));
+        let files = layers.chain(blobs.iter().map(|blob| self.layout().blob(blob)));
+        let missing: Vec<PathBuf> = files.filter(|file| fsio::exists(file) && !fsio::is_durable(file)).collect();
+        self.sync_files(&missing).map_err(io_error("write", "what the image consists of"))
     }
 
     fn sync_files(&self, paths: &[PathBuf]) -> io::Result<()> {
@@ -98,7 +98,8 @@ fn gone_is_fine(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// On the first opening after a reboot, drops every layer, blob and unpacked tree that never reached the disk for certain.
+/// On the first opening after a reboot, drops every layer, blob and unpacked tree that never reached the disk for certain, and the
+/// containers and cache mounts whose own files were torn.
 pub(crate) fn recover_after_reboot(layout: &Layout, boot: &BootId) -> Result<(), StoreError> {
     let object = "the boot mark of the store";
     let known = |bytes: Option<Vec<u8>>| bytes.is_some_and(|bytes| bytes == boot.as_str().as_bytes());
@@ -143,7 +144,21 @@ fn drop_unsynced(layout: &Layout, _gate: &Gate) -> io::Result<()> {
             drop_tree(layout, &path)?;
         }
     }
+    // One that was made just before a power cut; its files say what it needs, so nothing could be collected beside it.
+    for (dir, files) in [(layout.containers(), CONTAINER_FILES), (layout.mounts(), MOUNT_FILES)] {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if files.iter().any(|file| is_torn(&path.join(file))) {
+                drop_tree(layout, &path)?;
+            }
+        }
+    }
     Ok(())
+}
+
+/// True for a file that is there and holds no JSON.
+fn is_torn(path: &Path) -> bool {
+    fs::read(path).is_ok_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_err())
 }
 
 /// Moves a tree out of sight; it may hold files of other users, which only a later session can remove.
@@ -159,6 +174,7 @@ fn drop_tree(layout: &Layout, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
 
     #[test]
     fn a_power_cut_takes_only_what_was_not_flushed() {
@@ -179,6 +195,40 @@ mod tests {
         let again = rebooted.put_blob(b"again").unwrap();
         drop(rebooted);
         assert!(Store::open_at_boot(dir.path(), Some(&BootId::new("two"))).unwrap().has_blob(&again).unwrap());
+    }
+
+    #[test]
+    fn an_image_takes_along_what_others_left_unsynced() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_at_boot(dir.path(), Some(&BootId::new("one"))).unwrap();
+        // By a process that was killed before it could flush.
+        let (config, manifest) = (store.put_blob(b"config").unwrap(), store.put_blob(b"manifest").unwrap());
+        lock(&store.inner.fresh).clear();
+        let image =
+            crate::StoredImage { id: config, manifest: Some(manifest), chain: Vec::new(), stored: Timestamp::now() };
+        store.put_image(&image).unwrap();
+        drop(store);
+        let rebooted = Store::open_at_boot(dir.path(), Some(&BootId::new("two"))).unwrap();
+        assert!(rebooted.has_blob(&config).unwrap() && rebooted.has_blob(&manifest).unwrap());
+    }
+
+    #[test]
+    fn torn_containers_and_cache_mounts_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_at_boot(dir.path(), Some(&BootId::new("one"))).unwrap();
+        let id = |n: &str| Digest::of(n).hex();
+        let whole = store.create_container(&id("a"), "whole", &[], &0).unwrap();
+        let torn = store.create_container(&id("b"), "torn", &[], &0).unwrap();
+        fs::write(torn.dir().join("pins"), "").unwrap();
+        let layout = store.layout().clone();
+        fs::create_dir_all(layout.mount("torn").join("0")).unwrap();
+        fs::write(layout.mount("torn").join("meta.json"), "").unwrap();
+        drop(store);
+        let rebooted = Store::open_at_boot(dir.path(), Some(&BootId::new("two"))).unwrap();
+        let left: Vec<_> = rebooted.containers().unwrap().iter().map(|c| c.id().to_owned()).collect();
+        assert_eq!(left, [whole.id()]);
+        assert!(rebooted.cache_mounts().unwrap().is_empty());
+        rebooted.create_container(&id("c"), "torn", &[], &0).unwrap();
     }
 
     #[test]

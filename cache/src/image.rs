@@ -83,7 +83,8 @@ impl Store {
             }
         }
         self.flush()?;
-        self.sync_layers(&image.chain)?;
+        let blobs: Vec<Digest> = [image.id].into_iter().chain(image.manifest).collect();
+        self.sync(&image.chain, &blobs)?;
         // An image that was pulled stays known by its manifest when a build comes to the same config.
         let same = |old: &StoredImage| {
             old.chain == image.chain && image.manifest.is_none_or(|manifest| old.manifest == Some(manifest))
@@ -240,6 +241,9 @@ impl Store {
             return Ok(());
         }
         self.flush()?;
+        if let Target::Index(index) = target {
+            self.sync(&[], &[index])?;
+        }
         let file = NameFile { name: name.to_string(), target };
         self.replace_json(&self.layout().name(name), &file, &format!("name `{}`", name.familiar()))
     }

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-use oci::layer::{Entries, Finished, Ingested, Time, ingest, resolve, write_index};
-use oci::{ChainId, DiffId};
+use oci::DiffId;
+use oci::layer::{Finished, Ingested, ingest, write_index};
 
 use crate::behind::WriteBehind;
 use crate::blob::Temp;
@@ -76,100 +76,14 @@ impl Store {
     /// understood. Nothing is visible then.
     pub fn ingest_layer(&self, input: impl Read, expected: Option<&DiffId>) -> Result<DiffId, StoreError> {
         let object = expected.map_or_else(|| "a layer".to_owned(), |layer| format!("layer `{layer}`"));
-        let ingested = self.ingest(input, &object)?;
-        if let Some(expected) = expected
-            && *expected != ingested.layer
-        {
-            return Err(StoreError::DigestMismatch { object, expected: expected.0, found: ingested.layer.0 });
-        }
-        ingested.commit()
-    }
-
-    /// Like [`Store::ingest_layer`], but shows nothing yet: what a step made may turn out to be known already.
-    ///
-    /// # Errors
-    /// As [`Store::ingest_layer`].
-    pub fn draft_ingest(&self, input: impl Read) -> Result<IngestedLayer, StoreError> {
-        self.ingest(input, "a layer")
-    }
-
-    fn ingest(&self, input: impl Read, object: &str) -> Result<IngestedLayer, StoreError> {
         let mut draft = self.draft_layer()?;
-        let Ingested { diff_id, size, entries } = ingest(input, &mut draft).map_err(layer_error(object))?;
-        Ok(IngestedLayer { draft, layer: diff_id, size, entries })
-    }
-}
-
-/// A tar that was streamed in to its end. Dropped, it leaves nothing.
-#[derive(Debug)]
-pub struct IngestedLayer {
-    draft: LayerDraft,
-    layer: DiffId,
-    size: u64,
-    entries: Entries,
-}
-
-/// Under which name a step's layer stands in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Adopted {
-    /// Its own.
-    New(DiffId),
-    /// That of an earlier layer on the same chain, which differs in times of the step alone.
-    Known(DiffId),
-}
-
-impl Adopted {
-    /// The layer.
-    pub fn layer(&self) -> DiffId {
-        match self {
-            Self::New(layer) | Self::Known(layer) => *layer,
+        let Ingested { diff_id, entries, size: _ } = ingest(input, &mut draft).map_err(layer_error(object.as_str()))?;
+        if let Some(expected) = expected.filter(|expected| **expected != diff_id) {
+            return Err(StoreError::DigestMismatch { object, expected: expected.0, found: diff_id.0 });
         }
-    }
-}
-
-impl IngestedLayer {
-    /// The digest of the tar.
-    pub fn diff_id(&self) -> DiffId {
-        self.layer
-    }
-
-    /// Bytes of the tar.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// True when the tar has no entries: the step changed nothing.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Makes the layer visible; it is pinned for this process.
-    ///
-    /// # Errors
-    /// When the store can't be written; nothing is visible then.
-    pub fn commit(self) -> Result<DiffId, StoreError> {
-        let store = self.draft.store.clone();
-        self.draft.publish(self.layer)?;
-        lock(&store.inner.scanned).insert(self.layer, self.entries);
-        Ok(self.layer)
-    }
-
-    /// Makes the layer visible, unless a layer is known that holds the same on the same chain, times from `since` on left out:
-    /// then that one takes its place, so that what was built on it stays good.
-    ///
-    /// # Errors
-    /// As [`Store::index_chain`] for the chain `below`, and when the store can't be written.
-    pub fn commit_or_adopt(self, below: &[DiffId], since: Time) -> Result<Adopted, StoreError> {
-        let object = || format!("layer `{}`", self.layer);
-        let (store, base) = (self.draft.store.clone(), ChainId::of(below));
-        let resolved = resolve(&self.entries, &store.view(below)?).map_err(layer_error(object()))?;
-        let content = resolved.tree.content_digest(self.draft.tar(), since).map_err(io_error("read", object()))?;
-        if let Some(known) = store.adopted(&content, base)? {
-            return Ok(Adopted::Known(known));
-        }
-        let layer = self.commit()?;
-        store.adopt(&content, base, &layer)?;
-        Ok(Adopted::New(layer))
+        draft.publish(diff_id)?;
+        lock(&self.inner.scanned).insert(diff_id, entries);
+        Ok(diff_id)
     }
 }
 
@@ -224,7 +138,6 @@ impl Write for LayerDraft {
 #[cfg(test)]
 pub(crate) mod tests {
     use oci::Digest;
-    use oci::layer::{Attrs, LayerPath, LayerWriter};
 
     use super::*;
 
@@ -235,31 +148,6 @@ pub(crate) mod tests {
         let layer = DiffId(Digest::of(text));
         draft.publish(layer).unwrap();
         layer
-    }
-
-    /// A tar with one file of this time.
-    fn tar_with_time(text: &str, secs: i64) -> Vec<u8> {
-        let attrs = Attrs { mtime: Time::from_secs(secs), ..Attrs::new(0o644) };
-        let mut writer = LayerWriter::new(Vec::new());
-        writer.file(&LayerPath::parse("f").unwrap(), &attrs, text.len() as u64, &mut text.as_bytes()).unwrap();
-        writer.finish().unwrap().0
-    }
-
-    #[test]
-    fn a_step_that_reruns_to_the_same_adopts_the_layer_it_had() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let commit = |text: &str, secs: i64, since: i64| {
-            let draft = store.draft_ingest(&tar_with_time(text, secs)[..]).unwrap();
-            assert!(!draft.is_empty());
-            draft.commit_or_adopt(&[], Time::from_secs(since)).unwrap()
-        };
-        let Adopted::New(first) = commit("same", 105, 100) else { panic!("nothing was known") };
-        assert_eq!(commit("same", 205, 200), Adopted::Known(first));
-        assert!(matches!(commit("other", 205, 200), Adopted::New(_)));
-        // A time from before the step is content.
-        assert!(matches!(commit("same", 50, 200), Adopted::New(_)));
-        assert_eq!(fsio::names_in(&store.layout().layers(), "").unwrap().len(), 3);
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub use gc::{Condition, Entry, EntryKind, PrunePolicy, Pruned, PrunedItem, Selec
 pub use history::{BuildId, BuildRow, BuildStatus, CacheUse, HistoryLimit, NewBuild, Outcome, StepRow};
 pub use image::{ImageSummary, StoredImage, Target};
 pub use keylock::{KeyGuard, KeyLock, KeyWaiter};
-pub use layer::{Adopted, IngestedLayer, LayerDraft};
+pub use layer::LayerDraft;
 pub use ledger::{Group, Ledger, Part};
 pub use mounts::{CacheMount, CacheMountInfo, Sharing};
 pub use record::{Filing, Manifest, Record};

@@ -21,7 +21,9 @@ use crate::time::Timestamp;
 use crate::usage::{Size, measure};
 
 /// Who may use a cache mount at the same time (Dockerfile reference, "RUN --mount=type=cache", `sharing`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+///
+/// In the order of strictness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Sharing {
     /// Everybody.
     #[default]
@@ -89,6 +91,9 @@ struct Meta {
 /// The tree inside an instance. The instance itself belongs to the store, so that it can be moved; the tree may belong to a
 /// user of a container.
 const DATA: &str = "data";
+const META: &str = "meta.json";
+/// What the cache mounts of an id can't be without, as JSON.
+pub(crate) const MOUNT_FILES: &[&str] = &[META];
 
 impl Store {
     /// Takes a cache mount, making it first if there is none. `seed` fills a new, empty directory. While someone else has the
@@ -151,7 +156,7 @@ impl Store {
     }
 
     pub(crate) fn cache_mount_info(&self, dir: &Path) -> Result<Option<CacheMountInfo>, StoreError> {
-        let Some(meta) = read_json::<Meta>(&dir.join("meta.json"), "a cache mount")? else { return Ok(None) };
+        let Some(meta) = read_json::<Meta>(&dir.join(META), "a cache mount")? else { return Ok(None) };
         let locks = lock_files(dir)?;
         let used = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).map(Timestamp::from).ok();
         Ok(Some(CacheMountInfo {
@@ -253,13 +258,13 @@ impl Instance<'_> {
         let session = self.store.session()?;
         let _gate = Gate::shared(self.store.layout())?;
         let parent = self.store.layout().mount(self.id);
-        if !fsio::exists(&parent.join("meta.json")) {
+        if !fsio::exists(&parent.join(META)) {
             let meta = Meta { id: self.id.to_owned(), created: Timestamp::now() };
             match fs::create_dir(&parent) {
                 Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(failed()(err)),
                 _ => {}
             }
-            fsio::replace(&session.temp(), &parent.join("meta.json"), &to_json(&meta, &self.object())?)
+            fsio::replace_durably(&session.temp(), &parent.join(META), &to_json(&meta, &self.object())?)
                 .map_err(failed())?;
         }
         fsio::open_locked(&parent.join(format!("{}.lock", self.number)), kind).map_err(failed())

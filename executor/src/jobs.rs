@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use oci::layer::{ChainView, Index, LayerFiles, OverlayXattr, PackOptions, pack_upper, unpack};
@@ -35,6 +36,24 @@ pub(crate) enum Job {
         /// The directory.
         dest: PathBuf,
     },
+    /// Gives files their owners and modes.
+    SetOwners {
+        /// In this order.
+        owners: Vec<Ownership>,
+    },
+}
+
+/// Whose a file is to be, in ids of the helper's user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ownership {
+    /// The file; a link is not followed.
+    pub path: PathBuf,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permission bits; a link has none. They are set last: a change of owner clears some of them (chown(2)).
+    pub mode: Option<u32>,
 }
 
 /// Does the work; what comes back is for a person.
@@ -59,7 +78,17 @@ pub(crate) fn run(job: &Job, fds: Vec<OwnedFd>, xattr: OverlayXattr) -> Result<(
             let dir = open_dir(dest).map_err(at("open", dest))?;
             unpack(&index, &tar, dir.as_fd(), xattr).map(drop).map_err(|e| with_sources(&e))
         }
+        Job::SetOwners { owners } => set_owners(owners),
     }
+}
+
+fn set_owners(owners: &[Ownership]) -> Result<(), String> {
+    owners.iter().try_for_each(|Ownership { path, uid, gid, mode }| {
+        let owned = lchown(path, Some(*uid), Some(*gid));
+        owned.map_err(|error| format!("{} {uid}:{gid}", at("give an owner to", path)(error)))?;
+        let mode = mode.map(fs::Permissions::from_mode);
+        mode.map_or(Ok(()), |mode| fs::set_permissions(path, mode)).map_err(at("set the mode of", path))
+    })
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {

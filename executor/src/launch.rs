@@ -23,7 +23,7 @@ use crate::defaults::DEFAULT_PATH;
 use crate::error::ExecError;
 use crate::facts::HostFacts;
 use crate::idmap::IdMaps;
-use crate::jobs::Job;
+use crate::jobs::{Job, Ownership};
 use crate::layers::through_fd;
 use crate::proto::{Answer, Connection, Ended, Exit, Hello, Op, Reply, Request, Started, UserNamespace};
 use crate::server::HELPER_ARGUMENT;
@@ -247,6 +247,15 @@ impl Helper {
     pub fn unpack(&self, index: &Path, tar: &Path, dest: &Path) -> Result<(), ExecError> {
         let job = Job::Unpack { index: index.to_owned(), tar: tar.to_owned(), dest: dest.to_owned() };
         let (_, slot) = self.shared.request(Op::Job(job), &[])?;
+        slot.await_end().map(drop)
+    }
+
+    /// Gives files their owners and modes, in ids of the containers.
+    ///
+    /// # Errors
+    /// [`ExecError::Job`], also for an id that the user namespace does not have; the files before it have theirs then.
+    pub fn set_owners(&self, owners: Vec<Ownership>) -> Result<(), ExecError> {
+        let (_, slot) = self.shared.request(Op::Job(Job::SetOwners { owners }), &[])?;
         slot.await_end().map(drop)
     }
 

@@ -49,6 +49,7 @@ pub use doctor::{Finding, doctor};
 pub use error::{Errno, ExecError};
 pub use facts::{Backend, CgroupLayout, Hierarchy, HostFacts};
 pub use idmap::{IdMaps, IdRange};
+pub use jobs::Ownership;
 pub use launch::{Container, Helper, HelperOptions, Identity, LayerStream, Stdio};
 pub use oci::layer::Lower;
 pub use plan::{plan, plan_exec};

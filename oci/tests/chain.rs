@@ -179,10 +179,11 @@ fn content_does_not_depend_on_when_it_was_made() {
             w.hardlink(&path("g"), &path("f"))?;
             w.whiteout(&path("h"))
         });
-        tree.content_digest(&tar, Time::from_secs(1000)).unwrap()
+        tree.content_digest(&tar, Time::from_secs(1000)..=Time::from_secs(2000)).unwrap()
     };
     assert_eq!(digest(1000, "x"), digest(2000, "x"));
     assert_ne!(digest(1000, "x"), digest(999, "x"));
+    assert_ne!(digest(1000, "x"), digest(2001, "x"));
     assert_ne!(digest(998, "x"), digest(999, "x"));
     assert_ne!(digest(1000, "x"), digest(1000, "y"));
 }

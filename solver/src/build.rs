@@ -151,7 +151,7 @@ pub fn build(session: &Session<'_>, jobs: &[Job<'_>]) -> Result<Built, BuildFail
     let wanted = || jobs.iter().zip(&plans).filter(|(job, _)| job.wanted).flat_map(|(_, plans)| plans);
     let targets: Vec<OpId> =
         wanted().flat_map(|plan| [plan.output.op].into_iter().chain(plan.others.clone())).collect();
-    let worker = worker(session, jobs, &graph, &steps, &targets, began);
+    let worker = worker(session, jobs, &graph, &steps, &targets, (id, began));
     let solved = loop {
         let solved = schedule::solve(&graph, &targets, session.settings.jobs, &worker, &session.cancel);
         let solved = solved.and_then(|values| fetch_final(&worker, wanted(), &values).map(|()| values));
@@ -338,7 +338,7 @@ fn worker<'a>(
     graph: &'a Graph,
     steps: &'a [PlannedStep],
     targets: &[OpId],
-    began: Instant,
+    (build, began): (BuildId, Instant),
 ) -> LocalWorker<'a> {
     let mut by_op = HashMap::new();
     let mut no_cache = HashSet::new();
@@ -364,7 +364,7 @@ fn worker<'a>(
         no_cache,
         sharing: Sharing::new(session.shared, graph, targets),
         stuck: foreign::stuck(graph, targets, &executor::binfmt::support),
-        past: Past::new(session.store, session.shared, session.project.clone(), graph, steps),
+        past: Past::new(session.store, session.shared, (session.project.clone(), build), graph, steps),
         began,
         done: Mutex::default(),
         helper: &session.helper,

@@ -90,7 +90,7 @@ pub enum OpError {
     Path(#[from] oci::layer::PathError),
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The container could not be run.
     #[error(transparent)]
     Exec(#[from] ExecError),
@@ -174,6 +174,16 @@ fn exit_text(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exit code: {code}"),
         Exit::Signal(signal) => format!("killed by signal {signal}"),
+    }
+}
+
+impl From<StoreError> for OpError {
+    /// Waits in the store are given up only when the build is cancelled.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Interrupted { .. } => Self::Cancelled,
+            error => Self::Store(error),
+        }
     }
 }
 

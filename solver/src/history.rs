@@ -59,13 +59,14 @@ pub fn reason(row: &StepRow) -> Option<Reason> {
     row.reason.as_deref().and_then(|json| serde_json::from_str(json).ok())
 }
 
-/// The file lists that a manifest names, together; none when one of them is gone.
+/// The file lists that a manifest names, together; none when one of them is gone or damaged: they explain, and spare reading.
 pub(crate) fn lists_of(store: &Store, manifest: &Manifest) -> Result<Option<String>, StoreError> {
     let mut text = String::new();
     for digest in manifest.values("files").filter_map(|value| value.parse::<Digest>().ok()) {
-        match store.blob(&digest)? {
-            Some(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
-            None => return Ok(None),
+        match store.blob(&digest) {
+            Ok(Some(bytes)) => text.push_str(&String::from_utf8_lossy(&bytes)),
+            Ok(None) | Err(StoreError::Damaged { .. }) => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
     Ok(Some(text))

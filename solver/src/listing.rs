@@ -8,7 +8,7 @@ use crate::event::VertexId;
 use crate::worker::{LocalWorker, Value};
 
 /// Stands in the name of every memo. Goes up with each change to what lists look like or to what is selected.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 impl LocalWorker<'_> {
     /// The list that `make` comes to, made only when it is not remembered, here or where results are shared. `what` names everything it

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use cache::{StepRow, Store, StoreError, Timestamp};
+use cache::{BuildId, StepRow, Store, StoreError, Timestamp};
 use oci::{DiffId, Digest};
 
 use crate::explain::{self, Below, Facts, Reason};
@@ -26,6 +26,8 @@ pub(crate) struct Past<'a> {
     /// Asked where the store knows no earlier build.
     shared: Option<&'a dyn Shared>,
     project: String,
+    /// The build that is running; it is in the history already.
+    build: BuildId,
     steps: &'a [PlannedStep],
     /// Place of each step among the layer-making steps of its stage, by stage and line.
     places: HashMap<(StageOf, usize), usize>,
@@ -38,7 +40,7 @@ impl<'a> Past<'a> {
     pub(crate) fn new(
         store: &'a Store,
         shared: Option<&'a dyn Shared>,
-        project: String,
+        (project, build): (String, BuildId),
         graph: &'a Graph,
         steps: &'a [PlannedStep],
     ) -> Self {
@@ -56,7 +58,7 @@ impl<'a> Past<'a> {
             }
             *count += 1;
         }
-        Self { store, shared, project, steps, places, bases, twins: OnceLock::new() }
+        Self { store, shared, project, build, steps, places, bases, twins: OnceLock::new() }
     }
 
     /// Which step this is, the same for all builds of the project as long as nothing is inserted above it.
@@ -103,7 +105,8 @@ impl<'a> Past<'a> {
             .map(|(step, stage)| Place { stage, instruction: &step.instruction })
             .collect();
         let mut twins: Vec<Option<StepRow>> = vec![None; self.steps.len()];
-        for build in self.store.builds(Some(&self.project), LOOK_BACK)? {
+        let builds = self.store.builds(Some(&self.project), LOOK_BACK + 1)?;
+        for build in builds.into_iter().filter(|build| build.id != self.build).take(LOOK_BACK) {
             let rows = self.store.steps(build.id)?;
             let pairs = matching::pair(&now, &history::places(&rows));
             for (twin, row) in twins.iter_mut().zip(pairs) {

@@ -2,10 +2,11 @@
 //! may fill the disk by itself. Starts with the first step that runs, so a build in which every step hits pays nothing.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cache::{SpaceLimit, Store, StoreError};
+use cache::{SpaceLimit, Store};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 
 /// How often the disk is looked at while steps run. Two system calls each time.
@@ -17,6 +18,8 @@ pub(crate) struct Room {
     store: Store,
     limit: SpaceLimit,
     watch: OnceLock<Watch>,
+    /// The user knows that it fails.
+    told: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -27,16 +30,17 @@ struct Watch {
 
 impl Room {
     pub(crate) fn new(store: &Store, limit: SpaceLimit) -> Self {
-        Self { store: store.clone(), limit, watch: OnceLock::new() }
+        Self { store: store.clone(), limit, watch: OnceLock::new(), told: AtomicBool::new(false) }
     }
 
-    /// To be called before a step runs.
-    ///
-    /// # Errors
-    /// When the store can't be read or written.
-    pub(crate) fn before_step(&self) -> Result<(), StoreError> {
+    /// To be called before a step runs. That space can't be freed is no reason to end a build: it is told once.
+    pub(crate) fn before_step(&self, warn: impl FnOnce(String)) {
         self.watch.get_or_init(|| Watch::start(self.store.clone(), self.limit));
-        self.store.make_room(&self.limit).map(drop)
+        if let Err(error) = self.store.make_room(&self.limit)
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            warn(format!("cannot free space in the store: {error}"));
+        }
     }
 }
 
@@ -45,7 +49,7 @@ impl Watch {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let look = move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(PERIOD) {
-                // A failure shows where something is written next; freeing space is no reason to end a build.
+                // A failure shows where something is written next, or is told before the next step.
                 if store.is_over(&limit).unwrap_or(false) && store.make_room(&limit).is_err() {
                     return;
                 }

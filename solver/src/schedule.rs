@@ -98,10 +98,14 @@ pub(crate) fn solve<W: Worker>(
                 (id, Ok(value)) => run.set(id, State::Done(value)),
                 (op, Err(error)) => {
                     run.set(op, State::Failed);
-                    if worker.stops(&error) {
+                    let stops = worker.stops(&error);
+                    if stops {
                         cancel.press();
                     }
-                    failure.get_or_insert(Failure { op, error });
+                    // One that ends the build is what the user is told of, though another came first.
+                    if failure.as_ref().is_none_or(|kept: &Failure<_>| stops && !worker.stops(&kept.error)) {
+                        failure = Some(Failure { op, error });
+                    }
                 }
             }
         }
@@ -184,11 +188,20 @@ impl<'a, V: Clone> Run<'a, V> {
 mod tests {
     use super::*;
     use crate::ops::{LocalOp, OpKind};
-    use std::sync::Mutex;
+    use std::sync::{Barrier, Mutex};
 
     struct Fake {
         fails: Option<OpId>,
+        /// Fails in a way that does not end the build, and lets the other one go on.
+        lost: Option<OpId>,
         calls: Mutex<Vec<OpId>>,
+        both: Barrier,
+    }
+
+    impl Default for Fake {
+        fn default() -> Self {
+            Self { fails: None, lost: None, calls: Mutex::default(), both: Barrier::new(2) }
+        }
     }
 
     impl Worker for Fake {
@@ -197,6 +210,13 @@ mod tests {
 
         fn work(&self, id: OpId, inputs: &[usize]) -> Result<usize, String> {
             self.calls.lock().unwrap().push(id);
+            if self.lost.is_some() {
+                // Both run at once: whichever comes first, the other is under way.
+                self.both.wait();
+            }
+            if self.lost == Some(id) {
+                return Err("lost".to_owned());
+            }
             if self.fails == Some(id) { Err("no".to_owned()) } else { Ok(1 + inputs.iter().sum::<usize>()) }
         }
 
@@ -217,7 +237,7 @@ mod tests {
         let right = op(&mut graph, "right", &[top]);
         let bottom = op(&mut graph, "bottom", &[left, right, left]);
         let unneeded = op(&mut graph, "unneeded", &[top]);
-        let fake = Fake { fails: None, calls: Mutex::default() };
+        let fake = Fake::default();
         let values = solve(&graph, &[bottom], 2, &fake, &Cancel::default()).unwrap();
         assert_eq!(values[bottom.index()], Some(7));
         assert_eq!(values[unneeded.index()], None);
@@ -227,11 +247,22 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_that_ends_the_build_is_the_one_that_is_told() {
+        for _ in 0..100 {
+            let mut graph = Graph::default();
+            let (lost, fails) = (op(&mut graph, "lost", &[]), op(&mut graph, "fails", &[]));
+            let fake = Fake { fails: Some(fails), lost: Some(lost), ..Fake::default() };
+            let failure = solve(&graph, &[lost, fails], 8, &fake, &Cancel::default()).unwrap_err();
+            assert_eq!((failure.op, failure.error.as_str()), (fails, "no"));
+        }
+    }
+
+    #[test]
     fn a_failure_starts_nothing_new_and_presses_cancel() {
         let mut graph = Graph::default();
         let first = op(&mut graph, "first", &[]);
         let second = op(&mut graph, "second", &[first]);
-        let fake = Fake { fails: Some(first), calls: Mutex::default() };
+        let fake = Fake { fails: Some(first), ..Fake::default() };
         let cancel = Cancel::default();
         let failure = solve(&graph, &[second], 8, &fake, &cancel).unwrap_err();
         assert_eq!((failure.op, failure.error.as_str()), (first, "no"));

@@ -22,6 +22,7 @@ use crate::foreign::Stuck;
 use crate::graph::{Graph, OpId};
 use crate::images::{Images, Transfer};
 use crate::key::Manifest;
+use crate::now;
 use crate::ops::{Checkouts, GitTree, OpKind};
 use crate::past::{Past, ago};
 use crate::plan::PlannedStep;
@@ -325,7 +326,7 @@ impl LocalWorker<'_> {
         started: Instant,
         make: impl FnOnce(&mut (dyn Write + Send)) -> Result<Made, OpError>,
     ) -> Result<(DiffId, Option<Digest>, Timestamp), OpError> {
-        self.room.before_step()?;
+        self.room.before_step(|message| self.transfer(vertex(step.id)).warn(message));
         let mut log = guard.create_log()?;
         let made = make(&mut log)?;
         let (layer, printed) = self.keep_layer(step, made)?;
@@ -473,7 +474,7 @@ impl LocalWorker<'_> {
             _ => None,
         };
         let Some(since) = made.since else { return Ok((made.draft.commit(&made.finished)?, log)) };
-        let content = made.finished.tree.content_digest(made.draft.tar(), since);
+        let content = made.finished.tree.content_digest(made.draft.tar(), since..=now());
         let content = content.map_err(|source| OpError::Io { action: "read a layer", source })?;
         if let Some(earlier) = self.store.adopted(&content, below)? {
             return Ok((earlier, log));

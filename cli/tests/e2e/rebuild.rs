@@ -19,6 +19,10 @@ on_both_backends![
     failed_builds_keep_finished_steps,
     reports_are_complete,
     two_builds_at_once_share_a_step,
+    a_mounted_directory_counts_with_its_mode,
+    a_file_that_lost_its_place_comes_back,
+    a_time_to_come_is_content,
+    cache_mounts_of_one_step_do_not_wait_for_each_other,
 ];
 
 const DOCKERFILE: &str = "FROM busybox\nRUN echo step > /step\nCOPY src /src\nRUN cat /src/* > /all\n";
@@ -157,4 +161,53 @@ fn two_builds_at_once_share_a_step(space: &TestSpace) {
         assert_eq!(code, 0, "{output}");
     }
     assert_eq!(space.inspect("one")["RootFS"], space.inspect("two")["RootFS"]);
+}
+
+fn a_mounted_directory_counts_with_its_mode(space: &TestSpace) {
+    let build = |mode: &str| {
+        space.dockerfile(&format!(
+            "FROM busybox AS s\nRUN mkdir -m {mode} /d && touch /d/f\nFROM busybox\n\
+             RUN --mount=from=s,source=/d,target=/m stat -c %a /m > /mode\n"
+        ));
+        space.build(&[]);
+        space.shell("cat /mode")
+    };
+    assert_eq!((build("755").as_str(), build("700").as_str(), build("755").as_str()), ("755\n", "700\n", "755\n"));
+}
+
+/// Of two sources with one name the last wins; when it goes, the layer of the build before has not the bytes of the first.
+fn a_file_that_lost_its_place_comes_back(space: &TestSpace) {
+    space.dockerfile("FROM busybox\nCOPY defaults/ overrides/ /etc/app/\n");
+    space.write("ctx/defaults/app.conf", "default\n");
+    space.write("ctx/overrides/app.conf", "override\n");
+    space.write("ctx/overrides/other", "other\n");
+    space.build(&[]);
+    assert_eq!(space.shell("cat /etc/app/app.conf"), "override\n");
+    fs::remove_file(space.path("ctx/overrides/app.conf")).unwrap();
+    space.build(&[]);
+    assert_eq!(space.shell("cat /etc/app/app.conf"), "default\n");
+}
+
+fn a_time_to_come_is_content(space: &TestSpace) {
+    for year in ["2040", "2050"] {
+        space.dockerfile(&format!("FROM busybox\nRUN touch -d {year}-01-01 /f\n"));
+        space.build(&[]);
+        assert!(space.shell("stat -c %y /f").starts_with(year));
+    }
+}
+
+fn cache_mounts_of_one_step_do_not_wait_for_each_other(space: &TestSpace) {
+    let mount = |id: &str, target: &str| format!("--mount=type=cache,id={id},target=/{target},sharing=locked");
+    space.dockerfile(&format!(
+        "FROM busybox AS a\nRUN {} {} touch /x/a; sleep 0.2\nFROM busybox AS b\nRUN {} {} touch /x/b; sleep 0.2\n\
+         FROM busybox\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\nRUN {} {} ls /x /y > /seen\n",
+        mount("one", "x"),
+        mount("two", "y"),
+        mount("two", "x"),
+        mount("one", "y"),
+        mount("one", "x"),
+        mount("one", "y"),
+    ));
+    space.build(&[]);
+    assert_eq!(space.shell("cat /seen"), "/x:\na\n\n/y:\na\n");
 }

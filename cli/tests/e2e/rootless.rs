@@ -72,3 +72,20 @@ fn a_user_without_subordinate_ids_can_build() {
     let output = play(&space, "rbuild load -q -i base.tar -t busybox; rbuild build --progress plain ctx");
     output.success().says(" 0\n");
 }
+
+#[test]
+fn an_ordinary_user_has_cache_mounts() {
+    let Some(space) = space() else { return };
+    space.dockerfile(
+        "FROM busybox AS seed\nRUN --network=none mkdir /d && touch /d/f && chown 33:33 /d/f\nFROM busybox\n\
+         RUN --network=none --mount=type=cache,target=/c --mount=type=cache,target=/o,uid=33,gid=33,mode=0700 \\\n\
+         --mount=type=cache,target=/s,from=seed,source=/d stat -c '%u %a' /c /o /s /s/f > /owners\n",
+    );
+    let output = play(
+        &space,
+        "rbuild load -q -i base.tar -t busybox; rbuild build -q -t image ctx;
+         rbuild run --rm --network none image cat /owners; rbuild prune -af",
+    );
+    output.success();
+    assert!(output.stdout.contains("0 755\n33 700\n0 755\n33 644\n"), "{output}");
+}

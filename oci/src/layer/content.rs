@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 
 use crate::Digest;
@@ -19,13 +20,13 @@ const CHUNK: usize = 256 << 10;
 
 impl LayerTree {
     /// Digest of all names, kinds, attributes and contents of this layer, whose data is in `tar`. A modification time
-    /// of `since` or later counts as "made now", and so does not tell one run from another.
+    /// in `now`, while the layer was made, does not tell one run from another.
     ///
     /// # Errors
     /// When file data cannot be read.
-    pub fn content_digest(&self, tar: &File, since: Time) -> io::Result<Digest> {
+    pub fn content_digest(&self, tar: &File, now: RangeInclusive<Time>) -> io::Result<Digest> {
         let mut digester =
-            Digester { tree: self, tar, since, first: HashMap::new(), text: Vec::new(), chunk: vec![0; CHUNK] };
+            Digester { tree: self, tar, now, first: HashMap::new(), text: Vec::new(), chunk: vec![0; CHUNK] };
         let mut todo = vec![(LayerPath::root(), LayerTree::ROOT)];
         while let Some((path, id)) = todo.pop() {
             digester.node(&path, id)?;
@@ -40,7 +41,7 @@ impl LayerTree {
 struct Digester<'a> {
     tree: &'a LayerTree,
     tar: &'a File,
-    since: Time,
+    now: RangeInclusive<Time>,
     /// The first path of every inode.
     first: HashMap<NodeId, LayerPath>,
     /// What the digest is of: every field with its length before it, so that none runs into the next.
@@ -97,7 +98,7 @@ impl Digester<'_> {
         let Attrs { mode, uid, gid, mtime, xattrs } = attrs;
         self.numbers(&[(*mode).into(), (*uid).into(), (*gid).into()]);
         match mtime {
-            time if *time >= self.since => self.field(b"now"),
+            time if self.now.contains(time) => self.field(b"now"),
             Time { secs, nanos } => {
                 self.field(b"then");
                 self.numbers(&[secs.cast_unsigned(), (*nanos).into()]);

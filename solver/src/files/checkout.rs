@@ -1,12 +1,13 @@
-//! Writing a part of a tree into a directory of the host: the first content of a cache mount. Owners are kept as far as the caller
-//! may set them.
+//! Writing a part of a tree into a directory of the host: the first content of a cache mount. Whose the files are to be is told to
+//! the caller: an ordinary user can't give files away.
 
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use executor::Ownership;
 use oci::layer::{Kind, LayerPath};
 
 use super::relative;
@@ -14,11 +15,12 @@ use super::select::SelectError;
 use super::source::{Entry, Source};
 use crate::error::{OpError, SelectHelp};
 
-/// Copies what is below `from` in `tree` into the empty directory `into`, which gets the owner and the mode of `from`.
+/// Copies what is below `from` in `tree` into the empty directory `into`. What comes back has yet to be given its owners and modes:
+/// `into` those of `from`.
 ///
 /// # Errors
 /// When `from` is no directory of the tree, or a file can't be written; what was written so far stays.
-pub(crate) fn checkout(tree: &Source, from: &str, into: &Path) -> Result<(), OpError> {
+pub(crate) fn checkout(tree: &Source, from: &str, into: &Path) -> Result<Vec<Ownership>, OpError> {
     let real = tree.resolve(&LayerPath::parse(from)?, true)?;
     let top = match tree.lookup(&real)? {
         Some(entry) if entry.is_dir() => entry,
@@ -28,18 +30,24 @@ pub(crate) fn checkout(tree: &Source, from: &str, into: &Path) -> Result<(), OpE
         }
     };
     let failed = |source| OpError::Io { action: "fill a cache mount", source };
+    let mut owners = vec![ownership(&top, into.to_owned())];
     for entry in tree.walk(&real)?.iter().filter(|entry| entry.path != real) {
         let path = into.join(host_path(&relative(&entry.path, &real)));
-        write(tree, entry, &path).map_err(failed)?;
+        if write(tree, entry, &path).map_err(failed)? {
+            owners.push(ownership(entry, path));
+        }
     }
-    set_attributes(&top, into).map_err(failed)
+    // Directories last: without privilege nothing can be put into one that is not to be written.
+    owners.reverse();
+    Ok(owners)
 }
 
 fn host_path(path: &LayerPath) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
-fn write(tree: &Source, entry: &Entry, path: &Path) -> io::Result<()> {
+/// False for what is left out.
+fn write(tree: &Source, entry: &Entry, path: &Path) -> io::Result<bool> {
     match entry.kind {
         Kind::Dir => fs::create_dir(path)?,
         Kind::Symlink => symlink(std::ffi::OsStr::from_bytes(&entry.target), path)?,
@@ -48,17 +56,12 @@ fn write(tree: &Source, entry: &Entry, path: &Path) -> io::Result<()> {
             io::copy(&mut reader, &mut fs::File::create_new(path)?)?;
         }
         // Devices and pipes make no sense as the content of a cache.
-        Kind::Char(_) | Kind::Block(_) | Kind::Fifo => return Ok(()),
+        Kind::Char(_) | Kind::Block(_) | Kind::Fifo => return Ok(false),
     }
-    set_attributes(entry, path)
+    Ok(true)
 }
 
-fn set_attributes(entry: &Entry, path: &Path) -> io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        lchown(path, Some(entry.attrs.uid), Some(entry.attrs.gid))?;
-    }
-    if !matches!(entry.kind, Kind::Symlink) {
-        fs::set_permissions(path, fs::Permissions::from_mode(entry.attrs.mode))?;
-    }
-    Ok(())
+fn ownership(entry: &Entry, path: PathBuf) -> Ownership {
+    let mode = (!matches!(entry.kind, Kind::Symlink)).then_some(entry.attrs.mode);
+    Ownership { path, uid: entry.attrs.uid, gid: entry.attrs.gid, mode }
 }

@@ -8,6 +8,7 @@ use parser::chmod::Chmod;
 use super::select::Root;
 use super::source::Entry;
 use super::staging::{Content, Found, LinkGroups, Node, Origin, Staging, StagingError, What, made_dir};
+use super::xattrs::CAPABILITY;
 
 /// Where a COPY puts things and how.
 #[derive(Debug, Clone)]
@@ -47,7 +48,7 @@ impl Placement {
         let (mode, uid, gid) = self.result(entry);
         let mut attrs = Attrs { mode, uid, gid, ..entry.attrs.clone() };
         // Of extended attributes a layer carries file capabilities alone (BuildKit's archiver).
-        attrs.xattrs.retain(|name, _| !from_context && name == b"security.capability");
+        attrs.xattrs.retain(|name, _| !from_context && name == CAPABILITY);
         attrs
     }
 }

@@ -10,6 +10,7 @@ use parser::dockerignore::IgnoreFile;
 use parser::gomatch::{self, Pattern as Wild};
 
 use super::source::{Entry, Source, SourceError};
+use super::xattrs::CAPABILITY;
 use super::{is_below, relative};
 
 /// What to select from one tree.
@@ -232,14 +233,14 @@ pub fn list(roots: &[(Root, Vec<Option<ContentDigest>>)], result: impl Fn(&Entry
     for (root, digests) in roots {
         let name = escape(&root.name);
         if root.header || !root.top.is_dir() {
-            line(&mut text, &name, &root.top, digests.first().copied().flatten(), &result);
+            line(&mut text, &name, root, &root.top, digests.first().copied().flatten(), &result);
         } else {
             writeln!(text, "dir - - - /{name}").expect("writing to a string does not fail");
         }
         for ((path, entry), digest) in root.below.iter().zip(digests.iter().skip(1)) {
             let slash = if name.is_empty() { "" } else { "/" };
             let path = format!("{name}{slash}{}", escape(path.as_bytes()));
-            line(&mut text, &path, entry, *digest, &result);
+            line(&mut text, &path, root, entry, *digest, &result);
         }
     }
     text
@@ -248,6 +249,7 @@ pub fn list(roots: &[(Root, Vec<Option<ContentDigest>>)], result: impl Fn(&Entry
 fn line(
     text: &mut String,
     path: &str,
+    root: &Root,
     entry: &Entry,
     digest: Option<ContentDigest>,
     result: &impl Fn(&Entry) -> (u32, u32, u32),
@@ -261,8 +263,12 @@ fn line(
         Kind::Block(device) => ("block", format!("{},{}", device.major, device.minor)),
         Kind::Fifo => ("fifo", String::new()),
     };
-    // Those of files are part of their digests.
-    let xattrs = if entry.is_dir() { xattrs(entry) } else { String::new() };
+    // Those of files are part of their digests. But a capability stays behind when the file comes from a context.
+    let xattrs = match entry.is_dir() {
+        true => xattrs(entry),
+        false if !root.from_context && entry.attrs.xattrs.contains_key(CAPABILITY) => "+capability".to_owned(),
+        false => String::new(),
+    };
     let dash = if content.is_empty() && xattrs.is_empty() { "-" } else { "" };
     writeln!(text, "{kind} {mode:o} {uid}:{gid} {content}{xattrs}{dash} /{path}")
         .expect("writing to a string does not fail");

@@ -33,9 +33,12 @@ pub(crate) fn read(dir: &OwnedFd, name: &OsStr) -> Result<BTreeMap<Vec<u8>, Vec<
     Ok(found)
 }
 
-/// `security.capability` and what users set; labels and the host's overlay marks stay behind.
+/// What a file may do beyond its owner (capabilities(7)).
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
+/// [`CAPABILITY`] and what users set; labels and the host's overlay marks stay behind.
 fn counts(name: &[u8]) -> bool {
-    name == b"security.capability"
+    name == CAPABILITY
         || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
         || (name.starts_with(b"trusted.") && !name.starts_with(b"trusted.overlay."))
 }

@@ -14,7 +14,7 @@ use crate::files::copy::{self, Placement};
 use crate::files::select::Pattern;
 use crate::files::source::Source;
 use crate::files::staging::Staging;
-use crate::files::write;
+use crate::files::write::{self, WriteError};
 use crate::graph::OpId;
 use crate::key::Manifest;
 use crate::users;
@@ -177,8 +177,12 @@ impl CopyOp {
         }
         let reuse = worker.earlier_files(id, &self.dest)?;
         let known = |digest: &ContentDigest| -> Option<Box<dyn Read + '_>> { reuse.open(digest) };
-        let draft = worker.store.draft_layer()?;
-        let (draft, finished) = write::write(&staging, &trees, &known, draft)?;
+        let written = match write::write(&staging, &trees, &known, worker.store.draft_layer()?) {
+            // The earlier layer has something else there: of two sources with one name it kept the last. Or the file did change.
+            Err(WriteError::Changed { .. }) => write::write(&staging, &trees, &|_| None, worker.store.draft_layer()?),
+            written => written,
+        };
+        let (draft, finished) = written?;
         Ok(Made { draft, finished, since: None, log: None })
     }
 }

@@ -333,7 +333,8 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The list of files below `source`: what a mounted tree counts as.
+/// The list of files at and below `source`: what a mounted tree counts as. A step sees mode and owner of the directory, too, but
+/// those of the root of a file system are the same for all (reference: BuildKit's content hash).
 fn content(tree: &Source, source: &str) -> Result<String, OpError> {
     let slash = if source.ends_with('/') { source.to_owned() } else { format!("{source}/") };
     let pattern = Pattern { text: slash, parents: false, exclude: Vec::new() };
@@ -341,6 +342,7 @@ fn content(tree: &Source, source: &str) -> Result<String, OpError> {
     let mut selected = Vec::new();
     for mut root in select::select_literal(tree, &pattern).map_err(not_selected)? {
         root.name.clear();
+        root.header = !source.trim_matches('/').is_empty();
         let mut digests = tree.digests(std::slice::from_ref(&root.top))?;
         let below: Vec<_> = root.below.iter().map(|(_, entry)| entry.clone()).collect();
         digests.extend(tree.digests(&below)?);

@@ -149,7 +149,7 @@ impl Stage {
         if counts {
             self.steps_done += 1;
         }
-        let name = format!("{} {}/{}] {text}", self.progress_prefix(lowering), self.steps_done, self.steps_total);
+        let name = self.progress_name(lowering, text);
         lowering.steps.push(PlannedStep {
             job: 0,
             job_name: String::new(),
@@ -157,7 +157,7 @@ impl Stage {
             stage: self.name.clone(),
             line: place.line,
             instruction: text.to_owned(),
-            name: name.replacen("[ ", "[", 1),
+            name,
             op,
             also: std::mem::take(&mut lowering.also),
             stages: std::mem::take(&mut lowering.used_stages),
@@ -167,7 +167,8 @@ impl Stage {
         });
     }
 
-    fn progress_prefix(&self, lowering: &Lowering<'_>) -> String {
+    /// `[linux/arm64 build 2/5] RUN make`: platform and stage where there are several.
+    fn progress_name(&self, lowering: &Lowering<'_>, text: &str) -> String {
         let mut words = Vec::new();
         if self.platform != lowering.request.build_platform {
             words.push(self.platform.to_string());
@@ -175,7 +176,8 @@ impl Stage {
         if lowering.dockerfile.stages.len() > 1 {
             words.push(if self.name.is_empty() { format!("stage-{}", self.index) } else { self.name.clone() });
         }
-        format!("[{}", words.join(" "))
+        words.push(format!("{}/{}", self.steps_done, self.steps_total));
+        format!("[{}] {text}", words.join(" "))
     }
 
     /// Lowers one instruction.

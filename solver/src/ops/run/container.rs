@@ -1,10 +1,11 @@
 //! Carrying out a RUN: layers, mounts, secrets and network put together into a container, its output passed on, its upper made into a
 //! layer. Knows no keys.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ use cache::{CacheMount, Sharing};
 use executor::net::NetworkMode;
 use executor::net::{BridgeNetwork, DnsOptions, EtcSpec, UserMode};
 use executor::spec::{Bytes, FileMount, Mount, MountFlags, Process, Rlimit, Rootfs, Upper};
-use executor::{Container, ContainerSpec, Exit, Stdio};
+use executor::{Container, ContainerSpec, Exit, Ownership, Stdio};
 use oci::layer::{ChainView, Finished, Index, Lower, OverlayXattr, PackOptions};
 use oci::{DiffId, Digest};
 
@@ -54,7 +55,7 @@ pub(super) fn run(
     let spec = spec(op, worker, id, inputs, &view, rootfs, &mut held)?;
     let printed = execute(op, worker, id, spec, log)?;
     let made = pack(worker, below, &view, draft.upper(), since, printed)?;
-    for mount in held.mounts {
+    for mount in held.mounts.into_values() {
         // The step has done its work, whatever becomes of the quota.
         if let Err(error) = worker.store.release_cache_mount(mount) {
             worker.transfer(vertex(id)).warn(error.to_string());
@@ -63,10 +64,10 @@ pub(super) fn run(
     Ok(made)
 }
 
-/// What has to live as long as the container: locks of cache mounts.
+/// What has to live as long as the container: cache mounts, by what the store calls them.
 #[derive(Default)]
 struct Held {
-    mounts: Vec<CacheMount>,
+    mounts: BTreeMap<String, CacheMount>,
 }
 
 fn spec(
@@ -121,6 +122,7 @@ fn spec(
         let target = format!("/dev/pipes/{}", script.name);
         spec.mounts.push(Mount::generated(target, script.content.clone(), 0o755));
     }
+    held.mounts = take_cache_mounts(op, worker, id, inputs)?;
     for mount in &op.mounts {
         add_mount(mount, worker, id, inputs, &mut spec, held)?;
     }
@@ -220,7 +222,7 @@ fn add_mount(
     id: OpId,
     inputs: &[Value],
     spec: &mut ContainerSpec,
-    held: &mut Held,
+    held: &Held,
 ) -> Result<(), OpError> {
     let target = mount.path();
     let target = target.as_str();
@@ -232,10 +234,10 @@ fn add_mount(
             let flags = MountFlags { read_only: *read_only, ..MountFlags::default() };
             spec.mounts.push(Mount::new(target, kind, flags));
         }
-        MountKind::Cache { id: cache_id, sharing, first, read_only } => {
-            let directory = cache_directory(worker, id, inputs, cache_id, *sharing, first)?;
-            spec.mounts.push(Mount::bind(directory.path(), target, *read_only));
-            held.mounts.push(directory);
+        MountKind::Cache { id: cache_id, first, read_only, sharing: _ } => {
+            if let Some(directory) = held.mounts.get(&store_id(inputs, cache_id, first)) {
+                spec.mounts.push(Mount::bind(directory.path(), target, *read_only));
+            }
         }
         MountKind::Tmpfs { size, read_only } => {
             let kind = executor::spec::MountKind::Tmpfs { size: *size, mode: 0o1777 };
@@ -277,34 +279,57 @@ pub(super) fn store_id(inputs: &[Value], cache_id: &str, first: &FirstContent) -
     }
 }
 
+/// Takes the cache mounts of a step, each once, as strictly as any of its mounts wants it; and in the order of their names, so that
+/// no two steps wait for each other.
+fn take_cache_mounts(
+    op: &RunOp,
+    worker: &LocalWorker<'_>,
+    id: OpId,
+    inputs: &[Value],
+) -> Result<BTreeMap<String, CacheMount>, OpError> {
+    let mut wanted: BTreeMap<String, (Sharing, &FirstContent)> = BTreeMap::new();
+    for mount in &op.mounts {
+        let MountKind::Cache { id: cache_id, sharing, first, read_only: _ } = &mount.kind else { continue };
+        let sharing = match sharing {
+            parser::Sharing::Shared => Sharing::Shared,
+            parser::Sharing::Private => Sharing::Private,
+            parser::Sharing::Locked => Sharing::Locked,
+        };
+        let one = wanted.entry(store_id(inputs, cache_id, first)).or_insert((sharing, first));
+        one.0 = one.0.max(sharing);
+    }
+    let take = |(name, (sharing, first)): (String, (Sharing, &FirstContent))| {
+        let mount = cache_directory(worker, id, inputs, &name, sharing, first)?;
+        Ok((name, mount))
+    };
+    wanted.into_iter().map(take).collect()
+}
+
 /// The directory behind a cache mount, made with its first content when it is new.
 fn cache_directory(
     worker: &LocalWorker<'_>,
     id: OpId,
     inputs: &[Value],
-    cache_id: &str,
-    sharing: parser::Sharing,
+    name: &str,
+    sharing: Sharing,
     first: &FirstContent,
 ) -> Result<CacheMount, OpError> {
-    let sharing = match sharing {
-        parser::Sharing::Shared => Sharing::Shared,
-        parser::Sharing::Private => Sharing::Private,
-        parser::Sharing::Locked => Sharing::Locked,
-    };
-    let distinct = store_id(inputs, cache_id, first);
     let mut failure = None;
     let mut fill = |path: &std::path::Path| {
         let shared = worker.sharing.shared.is_some_and(|shared| {
             shared.open(worker.transfer(vertex(id)));
-            shared.fill_mount(&distinct, path, worker.transfer(vertex(id)))
+            shared.fill_mount(name, path, worker.transfer(vertex(id)))
         });
         let filled = match first {
             FirstContent::Copied((input, source)) if !shared => {
                 worker.files(&inputs[*input], vertex(id)).and_then(|tree| checkout(&tree, source, path))
             }
-            FirstContent::Copied(_) => Ok(()),
-            FirstContent::Empty(owner) => set_owner(path, *owner),
+            FirstContent::Copied(_) => Ok(Vec::new()),
+            FirstContent::Empty(Owner { mode, uid, gid }) => {
+                Ok(vec![Ownership { path: path.to_owned(), uid: *uid, gid: *gid, mode: Some(*mode) }])
+            }
         };
+        let filled = filled.and_then(|owners| Ok(worker.helper()?.set_owners(owners)?));
         filled.map_err(|error| {
             let message = std::io::Error::other(error.to_string());
             failure = Some(error);
@@ -315,14 +340,8 @@ fn cache_directory(
         true => std::ops::ControlFlow::Break(()),
         false => std::ops::ControlFlow::Continue(()),
     };
-    let mount = worker.store.cache_mount(&distinct, sharing, &mut fill, &mut waiting);
-    mount.map_err(|error| failure.unwrap_or(OpError::Store(error)))
-}
-
-fn set_owner(path: &std::path::Path, owner: Owner) -> Result<(), OpError> {
-    let failed = |source| OpError::Io { action: "set the owner of a cache mount", source };
-    std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(owner.mode)).map_err(failed)
+    let mount = worker.store.cache_mount(name, sharing, &mut fill, &mut waiting);
+    mount.map_err(|error| failure.unwrap_or_else(|| error.into()))
 }
 
 /// Starts the container, passes its output on and waits for its end.
