@@ -12,9 +12,9 @@ pub(crate) fn owner(staging: &Staging, text: &str) -> Result<(u32, u32), Staging
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    let (uid, mut gid) = match user.parse::<u32>() {
-        Ok(uid) => (uid, uid),
-        Err(_) => {
+    let (uid, mut gid) = match number(user) {
+        Some(uid) => (uid, uid),
+        None => {
             let passwd = read(staging, b"/etc/passwd")?;
             let line = find(&passwd, user);
             let field = |n: usize| line.as_ref().and_then(|fields| fields.get(n)).and_then(|f| f.parse().ok());
@@ -22,11 +22,11 @@ pub(crate) fn owner(staging: &Staging, text: &str) -> Result<(u32, u32), Staging
         }
     };
     if let Some(group) = group {
-        match group.parse::<u32>() {
-            Ok(number) => gid = number,
+        match number(group) {
+            Some(number) => gid = number,
             // A colon without a group behind it is the group of root.
-            Err(_) if group.is_empty() => gid = 0,
-            Err(_) => {
+            None if group.is_empty() => gid = 0,
+            None => {
                 let groups = read(staging, b"/etc/group")?;
                 let found = find(&groups, group).and_then(|fields| fields.get(2).and_then(|f| f.parse().ok()));
                 gid = found.unwrap_or(gid);
@@ -36,9 +36,20 @@ pub(crate) fn owner(staging: &Staging, text: &str) -> Result<(u32, u32), Staging
     Ok((uid, gid))
 }
 
+/// An id that needs no looking up. It is a signed number of 32 bits to BuildKit, and `root` is always 0.
+fn number(text: &str) -> Option<u32> {
+    if text == "root" { Some(0) } else { text.parse::<i32>().ok().and_then(|number| number.try_into().ok()) }
+}
+
+/// One way to write an owner: `root` and `0`, `07` and `7` are the same, but a group that is not given is not one that is.
+pub(crate) fn normal(text: &str) -> String {
+    let part = |part: &str| number(part).map_or_else(|| part.to_owned(), |number| number.to_string());
+    text.split(':').map(part).collect::<Vec<_>>().join(":")
+}
+
 /// True when `text` has a name in it, which needs the image's files.
 pub(crate) fn has_names(text: &str) -> bool {
-    text.split(':').any(|part| !part.is_empty() && part.parse::<u32>().is_err())
+    text.split(':').any(|part| !part.is_empty() && number(part).is_none())
 }
 
 fn find(file: &[u8], name: &str) -> Option<Vec<String>> {
@@ -53,5 +64,18 @@ pub(crate) fn read(staging: &Staging, path: &[u8]) -> Result<Vec<u8>, StagingErr
     match staging.base().lookup(&path)? {
         Some(meta) if matches!(meta.kind, oci::layer::Kind::File { .. }) => Ok(staging.base().read_file(&path)?),
         _ => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_written_one_way() {
+        for (text, expected) in [("root", "0"), ("root:root", "0:0"), ("07:x", "7:x"), ("0", "0"), ("x:", "x:")] {
+            assert_eq!(normal(text), expected);
+        }
+        assert!(!has_names("root:0") && has_names("www") && has_names("4294967295"));
     }
 }

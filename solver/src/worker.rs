@@ -161,6 +161,8 @@ pub(crate) struct Made {
     pub(crate) since: Option<Time>,
     /// What it printed.
     pub(crate) log: Option<Vec<u8>>,
+    /// Other keys that would have come to the same, with their file lists.
+    pub(crate) also: Vec<(Manifest, Vec<String>)>,
 }
 
 impl Worker for LocalWorker<'_> {
@@ -328,7 +330,8 @@ impl LocalWorker<'_> {
     ) -> Result<(DiffId, Option<Digest>, Timestamp), OpError> {
         self.room.before_step(|message| self.transfer(vertex(step.id)).warn(message));
         let mut log = guard.create_log()?;
-        let made = make(&mut log)?;
+        let mut made = make(&mut log)?;
+        let also = std::mem::take(&mut made.also);
         let (layer, printed) = self.keep_layer(step, made)?;
         // One time for the record and this build: the next build, which finds the record, then makes the same image.
         let created = Timestamp::now();
@@ -343,6 +346,9 @@ impl LocalWorker<'_> {
             log: printed,
         };
         self.file(&record, step.manifest.text(), &step.lists)?;
+        for (manifest, lists) in also.iter().filter(|(manifest, _)| manifest.key() != key) {
+            self.file(&Record { key: manifest.key(), ..record.clone() }, manifest.text(), lists)?;
+        }
         self.share(step, &record);
         Ok((layer, printed, created))
     }

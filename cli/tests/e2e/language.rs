@@ -1,7 +1,7 @@
 //! Corners of the Dockerfile language, each as the reference builder has it: what a build with it leaves in the image.
 
 use crate::on_both_backends;
-use crate::support::{TestSpace, files_below};
+use crate::support::{Output, TestSpace, files_below};
 
 on_both_backends![
     directories_that_are_only_on_the_way_keep_their_owner,
@@ -16,6 +16,10 @@ on_both_backends![
     a_context_as_a_base_comes_last_in_the_history,
     from_lines_of_all_stages_are_read,
     empty_trees_can_be_copied_and_mounted,
+    archives_leave_alone_what_they_do_not_describe,
+    root_is_a_number,
+    a_link_to_nowhere_is_missing,
+    one_step_in_other_words_hits,
 ];
 
 fn directories_that_are_only_on_the_way_keep_their_owner(space: &TestSpace) {
@@ -203,4 +207,58 @@ fn empty_trees_can_be_copied_and_mounted(space: &TestSpace) {
     space.dockerfile("FROM busybox\nCOPY --from=scratch / /x/\nRUN --mount=from=scratch,target=/m ls /m > /o\n");
     space.build(&[]);
     assert_eq!(space.shell("ls -d /x; cat /o"), "/x\n");
+}
+
+fn archives_leave_alone_what_they_do_not_describe(space: &TestSpace) {
+    let script = "mkdir -p t/tmp t/lib t/new/dir; touch t/tmp/a t/lib/foo t/new/dir/f; cd t; tar -cf ../ctx/a.tar tmp/a lib/foo new/dir/f";
+    Output::of(space.program("sh", &["-ec", script])).success();
+    space.dockerfile(
+        "FROM busybox\nRUN rm -rf /lib && mkdir -p /usr/lib && ln -s usr/lib /lib && chmod 1777 /tmp && chown 5:6 /tmp\nADD a.tar /\n",
+    );
+    space.build(&[]);
+    let listing =
+        space.shell("stat -c '%n %a %u:%g' /tmp /new /new/dir; readlink /lib; ls /usr/lib /tmp; stat -c %Y /new");
+    let (listing, time) = listing.trim_end().rsplit_once('\n').unwrap();
+    assert_eq!(listing, "/tmp 1777 5:6\n/new 755 0:0\n/new/dir 755 0:0\nusr/lib\n/tmp:\na\n\n/usr/lib:\nfoo");
+    assert_ne!(time, "0");
+    space.dockerfile("FROM busybox\nRUN rm -rf /lib && touch /lib\nADD a.tar /\n");
+    space.try_build(&[]).code(1).says("`/lib` is not a directory");
+}
+
+fn root_is_a_number(space: &TestSpace) {
+    space.write("ctx/f", "1");
+    space.dockerfile("FROM busybox\nRUN sed -i 's/^root:x:0:0/root:x:0:7/' /etc/passwd\nCOPY --chown=root f /f\nCOPY --link --chown=root:root f /g\n");
+    space.build(&[]);
+    assert_eq!(space.shell("stat -c '%n %u:%g' /f /g"), "/f 0:0\n/g 0:0\n");
+}
+
+fn a_link_to_nowhere_is_missing(space: &TestSpace) {
+    space.write("ctx/t", "1");
+    std::os::unix::fs::symlink("nope", space.path("ctx/a.lnk")).unwrap();
+    space.dockerfile("FROM scratch\nCOPY *.lnk /y/\n");
+    space.try_build(&[]).code(1).says("`a.lnk` not found");
+}
+
+fn one_step_in_other_words_hits(space: &TestSpace) {
+    space.write("ctx/d/f", "1");
+    let spellings = [
+        ["COPY d /q", "COPY d/ /q", "COPY ./d/. /q", "COPY d /q"],
+        ["COPY . /q", "COPY ./ /q", "COPY / /q", "COPY . /q"],
+        ["COPY --chown=root d /o", "COPY --chown=0 d /o", "COPY --chown=00 d /o", "COPY --chown=root d /o"],
+        ["ADD d/f /a", "ADD --unpack=true d/f /a", "ADD ./d/f /a", "ADD d/f /a"],
+    ];
+    space.write("ctx/.dockerignore", "Dockerfile\n");
+    for [first, others @ ..] in spellings {
+        space.dockerfile(&format!("FROM busybox\n{first}\n"));
+        space.build(&[]);
+        for other in others {
+            space.dockerfile(&format!("FROM busybox\n{other}\n"));
+            assert_eq!(space.build(&[]).caches(&[2]), ["hit"], "{first}, then {other}");
+        }
+    }
+    space.set_mode("ctx/d", 0o700);
+    space.dockerfile("FROM busybox\nCOPY d/ /q\n");
+    assert_eq!(space.build(&[]).caches(&[2]), ["hit"]);
+    space.dockerfile("FROM busybox\nCOPY d /q\n");
+    assert_eq!(space.build(&[]).caches(&[2]), ["miss"]);
 }

@@ -353,7 +353,8 @@ impl<'a> Lexer<'a> {
             return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
         }
         let pattern = Pattern::new(&pattern).map_err(|reason| self.error(start, reason))?;
-        let Some(value) = value else { return Ok(self.missing(name, String::new)) };
+        // What is not set is empty, and an empty text may match.
+        let value = value.unwrap_or_else(|| self.missing(name, String::new));
         Ok(pattern.replace(&value, &replacement, all))
     }
 

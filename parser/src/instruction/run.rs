@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Outcome, Request};
 use crate::ast::{CommandLine, Device, HealthcheckInstr, Network, RunInstr, Security, Word};
 use crate::csv;
-use crate::duration::parse_duration;
+use crate::duration::{DurationError, parse_duration};
 use crate::flags::{Flags, Known, Takes};
 use crate::mount::RunMount;
 use crate::suggest::suggest;
@@ -184,7 +184,10 @@ fn interval(request: &Request<'_>, flags: &Flags, name: &'static str) -> Outcome
     };
     let error = |message: String| request.error_at(message, word.span);
     let duration = parse_duration(&word.text).map_err(|cause| {
-        let mut error = error(cause.to_string());
+        let mut error = match cause {
+            DurationError::Negative { .. } => error(format!("Interval {name:?} cannot be less than 1ms")),
+            _ => error(cause.to_string()),
+        };
         error.help = cause.hint();
         error
     })?;

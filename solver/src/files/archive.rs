@@ -6,12 +6,14 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use oci::layer::{ChainView, Entries, Index, IndexError, Kind, LayerPath, ResolveError, TarError, WriteIndexError};
+use oci::layer::{
+    ChainView, Entries, Index, IndexError, Kind, LayerPath, ResolveError, TarError, Time, WriteIndexError,
+};
 
 use super::copy::{self, Placement};
 use super::select::Root;
 use super::source::{Entry, Source, SourceError};
-use super::staging::{Content, LinkGroups, Node, Origin, Staging, StagingError, What};
+use super::staging::{Content, LinkGroups, Node, Origin, Staging, StagingError, What, made_dir};
 
 /// Bytes an archive may unpack to: a guard against bombs, far above any real one.
 const SIZE_LIMIT: u64 = 64 << 30;
@@ -222,13 +224,34 @@ pub(crate) fn place(
     let top = copy::prepare(staging, &dest, true, b"", &placement)?;
     let mut links = LinkGroups::default();
     for entry in archive.tree.walk(&LayerPath::root())?.iter() {
-        let owner = placement.owner.filter(|_| !archive.implied.contains(&entry.path));
-        put(staging, &top, number, entry, owner, &mut links)?;
+        match archive.implied.contains(&entry.path) {
+            true => put_implied(staging, &top, entry, placement.now)?,
+            false => put(staging, &top, number, entry, placement.owner, &mut links)?,
+        }
     }
     Ok(())
 }
 
-/// Puts one file of an archive below `top`, which is the root for links that stand in the way.
+/// Where an entry goes below `top`, which is the root for links that stand in the way.
+fn target(staging: &Staging, top: &LayerPath, entry: &Entry) -> Result<LayerPath, ArchiveError> {
+    let above = staging.resolve_below(top, entry.path.parent().unwrap_or_default().as_bytes(), true)?;
+    if !staging.get(&above)?.is_some_and(|found| found.is_dir()) {
+        return Err(StagingError::NotADirectory { path: above.to_string() }.into());
+    }
+    Ok(above.join(entry.path.name().unwrap_or_default()).map_err(StagingError::from)?)
+}
+
+/// A directory that the archive says nothing of is made only where there is nothing; a link there leads on.
+fn put_implied(staging: &mut Staging, top: &LayerPath, entry: &Entry, now: Time) -> Result<(), ArchiveError> {
+    let path = target(staging, top, entry)?;
+    match staging.get(&path)?.map(|found| found.kind) {
+        Some(Kind::Dir | Kind::Symlink) => Ok(()),
+        Some(_) => Err(StagingError::NotADirectory { path: path.to_string() }.into()),
+        None => Ok(staging.make_dirs(&path, &made_dir(0o755, 0, 0, now))?),
+    }
+}
+
+/// Puts one file of an archive below `top`.
 fn put(
     staging: &mut Staging,
     top: &LayerPath,
@@ -237,11 +260,7 @@ fn put(
     owner: Option<(u32, u32)>,
     links: &mut LinkGroups,
 ) -> Result<(), ArchiveError> {
-    let above = staging.resolve_below(top, entry.path.parent().unwrap_or_default().as_bytes(), true)?;
-    if !staging.get(&above)?.is_some_and(|found| found.is_dir()) {
-        return Err(StagingError::NotADirectory { path: above.to_string() }.into());
-    }
-    let path = above.join(entry.path.name().unwrap_or_default()).map_err(StagingError::from)?;
+    let path = target(staging, top, entry)?;
     let mut attrs = entry.attrs.clone();
     if let Some((uid, gid)) = owner {
         (attrs.uid, attrs.gid) = (uid, gid);

@@ -80,7 +80,9 @@ pub fn select(source: &Source, pattern: &Pattern) -> Result<Vec<Root>, SelectErr
     }
     let mut roots = Vec::new();
     for path in expand(source, &fixed, &wild)? {
-        roots.extend(root(source, &path, header, exclude.as_ref())?);
+        // A link that leads nowhere matches, and is not there.
+        let text = path.to_string();
+        roots.extend(literal(source, &path, header, exclude.as_ref(), text.trim_start_matches('/'))?);
     }
     Ok(roots)
 }
@@ -228,11 +230,16 @@ fn select_with_parents(source: &Source, pattern: &Pattern) -> Result<Vec<Root>, 
 
 /// The printable list of what was selected, one file a line: `type mode owner content /path`. Its digest stands in the key of
 /// the op. Times are not in it.
-pub fn list(roots: &[(Root, Vec<Option<ContentDigest>>)], result: impl Fn(&Entry) -> (u32, u32, u32)) -> String {
+pub fn list(
+    roots: &[(Root, Vec<Option<ContentDigest>>)],
+    header: Option<bool>,
+    result: impl Fn(&Entry) -> (u32, u32, u32),
+) -> String {
     let mut text = String::new();
     for (root, digests) in roots {
         let name = escape(&root.name);
-        if root.header || !root.top.is_dir() {
+        let header = header.unwrap_or(root.header) && !root.top.path.is_root();
+        if header || !root.top.is_dir() {
             line(&mut text, &name, root, &root.top, digests.first().copied().flatten(), &result);
         } else {
             writeln!(text, "dir - - - /{name}").expect("writing to a string does not fail");

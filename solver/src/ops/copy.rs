@@ -7,11 +7,12 @@ use std::io::{Read, Write};
 use cache::ContentDigest;
 use oci::layer::{ChainView, Time};
 use parser::chmod::Chmod;
+use parser::gomatch;
 
 use crate::error::OpError;
 use crate::files::archive;
 use crate::files::copy::{self, Placement};
-use crate::files::select::Pattern;
+use crate::files::select::{self, Pattern};
 use crate::files::source::Source;
 use crate::files::staging::Staging;
 use crate::files::write::{self, WriteError};
@@ -67,14 +68,15 @@ pub enum CopySource {
 
 impl CopySource {
     /// The last part of the name or pattern, which decides how the copy is called.
-    fn last_name(&self) -> &str {
+    fn last_name(&self) -> String {
         match self {
-            Self::Tree { pattern, .. } if pattern.parents => &pattern.text,
+            Self::Tree { pattern, .. } if pattern.parents => pattern.text.clone(),
             Self::Tree { pattern, .. } => {
-                pattern.text.trim_end_matches('/').rsplit('/').next().filter(|name| *name != ".").unwrap_or_default()
+                let clean = gomatch::clean_path(&format!("/{}", pattern.text));
+                clean.rsplit('/').next().unwrap_or_default().to_owned()
             }
-            Self::Download { .. } => "",
-            Self::Inline { name, .. } => name,
+            Self::Download { .. } => String::new(),
+            Self::Inline { name, .. } => name.clone(),
         }
     }
 }
@@ -102,8 +104,26 @@ impl CopyOp {
         worker.step(step, |_: &mut (dyn Write + Send)| {
             let view = if self.link { ChainView::new(Vec::new()) } else { worker.view(&below.layers, vertex(id))? };
             let (trees, chosen) = picks.all()?;
-            self.make(worker, id, view, &trees, &chosen)
+            let also = self.other_spellings(below, &chosen);
+            Ok(Made { also, ..self.make(worker, id, view, &trees, &chosen)? })
         })
+    }
+
+    /// Keys of the same copy with and without a slash behind the names of directories. With one, the mode of the directory itself
+    /// does not count, which changes the key but never the layer.
+    fn other_spellings(&self, below: &Chain, chosen: &[Chosen]) -> Vec<(Manifest, Vec<String>)> {
+        let owner = self.owner.as_ref().map(|_| (0, 0));
+        let placement = self.placement(owner, Time::default());
+        let spelled = |header: bool| {
+            let lists: Vec<String> = chosen
+                .iter()
+                .map(|Chosen { roots, .. }| select::list(roots, Some(header), |entry| placement.result(entry)))
+                .collect();
+            (self.manifest(below, &lists), lists)
+        };
+        let is_plain = |source: &CopySource| matches!(source, CopySource::Tree { pattern, .. } if !pattern.parents);
+        let has_dir = chosen.iter().flat_map(|chosen| &chosen.roots).any(|(root, _)| root.top.is_dir());
+        if has_dir && self.sources.iter().all(is_plain) { vec![spelled(true), spelled(false)] } else { Vec::new() }
     }
 
     /// Every field but the times is in the manifest: what is selected stands in the lists, with the modes and owners it
@@ -118,13 +138,17 @@ impl CopyOp {
         }
         manifest.line("dest", dest);
         if let Some(owner) = owner {
-            manifest.line("chown", owner);
+            manifest.line("chown", users::normal(owner));
         }
         if let Some(chmod) = chmod {
             manifest.line("chmod", format!("{chmod:?}"));
         }
-        if sources.iter().any(|source| !matches!(source, CopySource::Inline { .. })) && *unpack != Unpack::Never {
-            manifest.line("unpack", format!("{unpack:?}"));
+        let any = |unpacked: fn(&CopySource) -> bool| sources.iter().any(unpacked);
+        if *unpack != Unpack::Never && any(|source| matches!(source, CopySource::Tree { .. })) {
+            manifest.line("unpack", "files");
+        }
+        if *unpack == Unpack::Archives && any(|source| matches!(source, CopySource::Download { .. })) {
+            manifest.line("unpack", "downloads");
         }
         for source in sources {
             manifest.line("source", source.last_name());
@@ -183,7 +207,7 @@ impl CopyOp {
             written => written,
         };
         let (draft, finished) = written?;
-        Ok(Made { draft, finished, since: None, log: None })
+        Ok(Made { draft, finished, since: None, log: None, also: Vec::new() })
     }
 }
 

@@ -58,6 +58,6 @@ impl MkdirOp {
         staging.make_dirs(&path, &made_dir(0o755, uid, gid, self.epoch.unwrap_or(since)))?;
         let draft = worker.store.draft_layer()?;
         let (draft, finished) = write::write(&staging, &[], &|_| None, draft)?;
-        Ok(Made { draft, finished, since: Some(since), log: None })
+        Ok(Made { draft, finished, since: Some(since), log: None, also: Vec::new() })
     }
 }

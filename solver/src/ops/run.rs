@@ -348,5 +348,5 @@ fn content(tree: &Source, source: &str) -> Result<String, OpError> {
         digests.extend(tree.digests(&below)?);
         selected.push((root, digests));
     }
-    Ok(select::list(&selected, |entry| (entry.attrs.mode, entry.attrs.uid, entry.attrs.gid)))
+    Ok(select::list(&selected, None, |entry| (entry.attrs.mode, entry.attrs.uid, entry.attrs.gid)))
 }

@@ -56,6 +56,10 @@ impl Stage {
             Some(word) => Some((self.expand(lowering, word, place)?, word.span)),
             None => None,
         };
+        if let Some((_, span)) = checksum.as_ref().filter(|_| add.files.sources.len() + add.files.heredocs.len() > 1) {
+            let error = place.error("checksum can't be specified for multiple sources", *span);
+            return Err(error.with_help("write an ADD for each").into());
+        }
         for word in &add.files.sources {
             let path = self.expand(lowering, word, place)?;
             plan.words.push(path.clone());

@@ -50,7 +50,7 @@ impl<'a> Picks<'a> {
         for (number, source) in op.sources.iter().enumerate() {
             let mut make = || {
                 let chosen = self.choose(number)?;
-                let list = select::list(&chosen.roots, |entry| placement.result(entry));
+                let list = select::list(&chosen.roots, None, |entry| placement.result(entry));
                 self.chosen[number] = Some(chosen);
                 Ok(list)
             };

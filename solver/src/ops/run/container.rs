@@ -436,7 +436,7 @@ fn pack(
         let below = || Ok(view.clone());
         oci::layer::pack_upper(open_dir(upper)?.as_fd(), OverlayXattr::Trusted, &mut draft, &options, &below)?
     };
-    Ok(Made { draft, finished, since: Some(since), log: Some(printed) })
+    Ok(Made { draft, finished, since: Some(since), log: Some(printed), also: Vec::new() })
 }
 
 fn open_dir(path: &std::path::Path) -> Result<OwnedFd, OpError> {
