@@ -13,6 +13,7 @@
 //! remembered. Knows neither Dockerfiles nor containers.
 #![forbid(unsafe_code)]
 
+mod annotations;
 mod archive;
 mod assemble;
 mod check;
@@ -33,8 +34,9 @@ pub mod share;
 mod sink;
 mod tree;
 
+pub use annotations::{Annotations, PlatformAnnotations};
 pub use archive::Input;
-pub use assemble::{Annotations, ImageOptions};
+pub use assemble::ImageOptions;
 pub use check::{Problem, check};
 pub use compression::{Codec, Compression, CompressionError};
 pub use epoch::{BasePart, Epoch, at_epoch};

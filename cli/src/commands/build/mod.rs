@@ -1,5 +1,6 @@
 //! `rbuild build`: reads what the user gave, builds, puts the result where it is wanted, and tells about it.
 
+mod annotations;
 mod dockerfile;
 mod images;
 mod inputs;
