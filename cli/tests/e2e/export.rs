@@ -12,6 +12,7 @@ on_both_backends![
     compressions_give_the_same_image,
     annotations_go_where_they_are_sent,
     annotations_without_a_place_are_told_of,
+    the_metadata_file_names_what_was_written,
 ];
 
 fn with_odd_files(space: &TestSpace) {
@@ -147,4 +148,32 @@ fn annotations_without_a_place_are_told_of(space: &TestSpace) {
     build(&["--annotation", "k=v"]).success().says("annotations have no effect");
     build(&["-o", "type=local,dest=tree,annotation.k=v"]).success().says("annotations have no effect");
     build(&["--annotation", "k=v", "-o", oci]).success().keeps_quiet_about("no effect");
+}
+
+fn the_metadata_file_names_what_was_written(space: &TestSpace) {
+    space.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    let build = |args: &[&str]| -> serde_json::Value {
+        space.ok(&[&["build", "--metadata-file", "m.json"], args, &["ctx"]].concat());
+        serde_json::from_str(&space.read("m.json")).unwrap()
+    };
+    let one = build(&["-t", "app:1", "-o", "type=oci,tar=false,dest=one", "--iidfile", "id"]);
+    let entry = index(space, "one")["manifests"][0].clone();
+    assert_eq!(one["containerimage.digest"], entry["digest"]);
+    let descriptor = &one["containerimage.descriptor"];
+    assert_eq!(["mediaType", "digest", "size"].map(|key| descriptor[key] == entry[key]), [true; 3], "{one}");
+    assert_eq!(one["containerimage.config.digest"], space.read("id"));
+    assert_eq!(one["image.name"], "app:1");
+
+    let two = build(&["-t", "app:2", "-o", "type=oci,tar=false,dest=two", "--platform", "linux/amd64,linux/arm64"]);
+    let entry = index(space, "two")["manifests"][0].clone();
+    assert_eq!(two["containerimage.descriptor"]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(two["containerimage.digest"], entry["digest"]);
+    assert_eq!(two.get("containerimage.config.digest"), None, "an index is no config");
+
+    let stored = build(&["-t", "app:3", "--iidfile", "id"]);
+    let id = space.read("id");
+    let expected = serde_json::json!({
+        "containerimage.config.digest": id, "containerimage.digest": id, "image.name": "app:3"
+    });
+    assert_eq!(stored, expected);
 }

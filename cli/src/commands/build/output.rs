@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use exporter::{ImageOptions, Ownership};
+use exporter::{Exported, ImageOptions, Ownership};
 use oci::{Platform, Reference};
 
 use crate::args::BuildArgs;
@@ -40,6 +40,15 @@ enum Place {
 }
 
 type Options = ImageOptions;
+
+/// What went out as an image.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// The names it has there.
+    pub(super) names: Vec<Reference>,
+    /// Its manifest or index; none for what only got a name in the store.
+    pub(super) exported: Option<Exported>,
+}
 
 #[derive(Debug)]
 enum Dest {
@@ -103,11 +112,8 @@ impl Outputs {
         context: &Context,
         results: &Results<'_>,
         tags: &[Reference],
-    ) -> Result<(), CommandError> {
-        for output in &self.places {
-            write_to(output, args, context, results, tags)?;
-        }
-        Ok(())
+    ) -> Result<Vec<Written>, CommandError> {
+        self.places.iter().map(|output| write_to(output, args, context, results, tags)).collect()
     }
 }
 
@@ -234,22 +240,27 @@ fn write_to(
     context: &Context,
     results: &Results<'_>,
     tags: &[Reference],
-) -> Result<(), CommandError> {
+) -> Result<Written, CommandError> {
     let store = results.store();
     let names = |name: &Option<Reference>| name.clone().map_or_else(|| tags.to_vec(), |name| vec![name]);
     match place {
         Place::Oci { dest: Dest::File(path), tar: false, options, name } => {
-            exporter::export_oci_dir(store, &results.images(*times)?, &names(name), options, path)?;
+            let names = names(name);
+            let exported = exporter::export_oci_dir(store, &results.images(*times)?, &names, options, path)?;
+            Ok(Written { names, exported: Some(exported) })
         }
         Place::Oci { dest, options, name, .. } => {
-            let images = results.images(*times)?;
-            with_output(dest, |output| Ok(drop(exporter::export_oci(store, &images, &names(name), options, output)?)))?;
+            let (images, names) = (results.images(*times)?, names(name));
+            let export = |output: exporter::Output<'_>| exporter::export_oci(store, &images, &names, options, output);
+            let exported = with_output(dest, |output| Ok(export(output)?))?;
+            Ok(Written { names, exported: Some(exported) })
         }
         Place::Docker { dest, options, name } => {
-            let images = results.images(*times)?;
-            with_output(dest, |output| {
-                Ok(drop(exporter::export_docker(store, &images, &names(name), options, output)?))
-            })?;
+            let (images, names) = (results.images(*times)?, names(name));
+            let export =
+                |output: exporter::Output<'_>| exporter::export_docker(store, &images, &names, options, output);
+            let exported = with_output(dest, |output| Ok(export(output)?))?;
+            Ok(Written { names, exported: Some(exported) })
         }
         Place::Local { dest, split } => {
             let images = results.plain();
@@ -257,51 +268,72 @@ fn write_to(
             let root = rustix::process::geteuid().is_root();
             let ownership = if root { Ownership::Kept } else { Ownership::Caller };
             exporter::export_local(store, images, dest, split, ownership, results.epoch(*times))?;
+            Ok(Written::default())
         }
-        Place::Tar { dest } => with_output(dest, |output| {
-            Ok(exporter::export_tar(store, results.plain(), results.epoch(*times), output)?)
-        })?,
+        Place::Tar { dest } => {
+            let (images, epoch) = (results.plain(), results.epoch(*times));
+            with_output(dest, |output| Ok(exporter::export_tar(store, images, epoch, output)?))?;
+            Ok(Written::default())
+        }
         Place::Registry { options, name } => {
             let client = context.registry(args.tls_verify);
-            let images = results.images(*times)?;
-            for name in names(name) {
-                exporter::push(store, &client, &images, &name, options, &|_, _, _| {})?;
-                if !args.quiet {
-                    eprintln!("pushed {}", name.familiar());
-                }
-            }
+            push(&client, results, *times, names(name), options, args.quiet)
         }
         Place::Image { name } => {
             let stored = results.keep(*times)?;
-            for name in names(name) {
-                store.set_name(&name, stored.target)?;
+            let names = names(name);
+            for name in &names {
+                store.set_name(name, stored.target)?;
             }
+            Ok(Written { names, exported: None })
         }
-        Place::CacheOnly => {}
+        Place::CacheOnly => Ok(Written::default()),
     }
-    Ok(())
+}
+
+/// Pushes the result under each name, and says so unless it is to be `quiet`.
+fn push(
+    client: &registry::Client,
+    results: &Results<'_>,
+    times: Times,
+    names: Vec<Reference>,
+    options: &Options,
+    quiet: bool,
+) -> Result<Written, CommandError> {
+    let images = results.images(times)?;
+    let mut exported = None;
+    for name in &names {
+        let pushed = exporter::push(results.store(), client, &images, name, options, &|_, _, _| {})?;
+        if !quiet {
+            eprintln!("pushed {}@{}", name.familiar(), pushed.descriptor.digest);
+        }
+        exported = Some(pushed);
+    }
+    Ok(Written { names, exported })
 }
 
 /// Runs `write` with a file or standard output.
-pub(crate) fn with_file_or_stdout(
+pub(crate) fn with_file_or_stdout<T>(
     path: Option<&Path>,
-    write: impl FnOnce(exporter::Output<'_>) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
+    write: impl FnOnce(exporter::Output<'_>) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     match path {
         Some(path) => write(exporter::Output::File(path)),
         None => {
             stdout()?;
             let mut out = std::io::stdout().lock();
-            write(exporter::Output::Stream(&mut out))?;
-            out.flush().map_err(|error| CommandError::failed(format!("cannot write to standard output: {error}")))
+            let done = write(exporter::Output::Stream(&mut out))?;
+            let failed = |error| CommandError::failed(format!("cannot write to standard output: {error}"));
+            out.flush().map_err(failed)?;
+            Ok(done)
         }
     }
 }
 
-fn with_output(
+fn with_output<T>(
     dest: &Dest,
-    write: impl FnOnce(exporter::Output<'_>) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
+    write: impl FnOnce(exporter::Output<'_>) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     match dest {
         Dest::File(path) => with_file_or_stdout(Some(path), write),
         Dest::Stdout => with_file_or_stdout(None, write),

@@ -9,6 +9,7 @@ use solver::{Built, BuiltImage};
 
 use super::inputs::{Inputs, JobInputs};
 use super::job::Delivery;
+use super::output::Written;
 use super::result::Results;
 use crate::args::BuildArgs;
 use crate::commands::explain::Explained;
@@ -26,6 +27,10 @@ struct Delivered {
     /// Names that it got in the store.
     names: Vec<String>,
     platform: Option<String>,
+    /// Where it went.
+    written: Vec<Written>,
+    /// Whether it is for several platforms.
+    is_index: bool,
 }
 
 /// Stores, names and exports the results, and writes the files that the user asked for.
@@ -58,8 +63,8 @@ pub(super) fn finish(
     if let Some(path) = &whole.report {
         report_file::write(path, &mut built.report, store)?;
     }
-    for (delivery, results) in &outgoing {
-        delivery.outputs.write(&delivery.args, context, results, &delivery.tags)?;
+    for ((delivery, results), result) in outgoing.iter().zip(&mut delivered) {
+        result.written = delivery.outputs.write(&delivery.args, context, results, &delivery.tags)?;
     }
     store.flush()?;
     if built.report.totals.misses > 0 {
@@ -97,6 +102,8 @@ fn keep(
         digest,
         names: names.iter().map(oci::Reference::familiar).collect(),
         platform: images.first().map(|image| image.platform.to_string()),
+        written: Vec::new(),
+        is_index: images.len() > 1,
     })
 }
 
@@ -110,8 +117,31 @@ impl Delivered {
         }
     }
 
+    /// As buildx writes it. What was written last counts; what went nowhere but into the store, which has no manifests, is known
+    /// by its id.
     fn metadata(&self) -> Value {
-        json!({"containerimage.config.digest": self.id, "image.name": self.names.join(",")})
+        let mut fields = Map::new();
+        let exported = self.written.iter().rev().find_map(|written| written.exported.as_ref());
+        match exported {
+            Some(exported) => {
+                let descriptor = &exported.descriptor;
+                fields.insert("containerimage.descriptor".to_owned(), json!(descriptor));
+                fields.insert("containerimage.digest".to_owned(), json!(descriptor.digest));
+            }
+            None => drop(fields.insert("containerimage.digest".to_owned(), json!(self.id))),
+        }
+        if !self.is_index {
+            let config = exported.and_then(|exported| exported.configs.first()).unwrap_or(&self.digest);
+            fields.insert("containerimage.config.digest".to_owned(), json!(config));
+        }
+        let mut names = self.names.clone();
+        for name in self.written.iter().flat_map(|written| &written.names).map(oci::Reference::familiar) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        fields.insert("image.name".to_owned(), json!(names.join(",")));
+        Value::Object(fields)
     }
 }
 
