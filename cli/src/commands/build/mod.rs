@@ -52,6 +52,9 @@ pub(crate) fn run_jobs(
     context: &Context,
 ) -> Result<ExitCode, CommandError> {
     let calls = jobs.iter().map(|job| Call::parse(job.args)).collect::<Result<Vec<_>, _>>()?;
+    for (flag, path) in [("--report", &whole.report), ("--metadata-file", &whole.metadata_file)] {
+        path.as_deref().map_or(Ok(()), |path| report_file::check_writable(flag, path))?;
+    }
     let inputs = inputs::read(jobs, whole.tls_verify, project, context)?;
     let build_args = inputs.jobs.iter().flat_map(|job| &job.requests).next().map(|request| request.build_args.clone());
     let share = Flags::parse(whole, &build_args.unwrap_or_default())?;
@@ -66,29 +69,46 @@ pub(crate) fn run_jobs(
     if calls.iter().any(|call| call.is_not_build()) {
         return call_all(&inputs, &parsed, &calls, &images);
     }
-    inputs.jobs.iter().flat_map(|job| &job.deliveries).try_for_each(tell::remove_earlier)?;
+    inputs.jobs.iter().flat_map(|job| &job.deliveries).try_for_each(tell::prepare)?;
     let mut warnings = Vec::with_capacity(parsed.len());
     for (job, parsed) in all() {
         warnings.push(valid(job, parsed, &images)?);
     }
     let sharing = share.start(whole, context, &inputs.store)?;
     let mut built = build(whole, &inputs, sharing.as_ref(), &parsed, &images)?;
-    if let Some(sharing) = &sharing {
-        let mut images = built.jobs.iter_mut().flat_map(|job| &mut job.images);
-        images.try_for_each(|image| sharing.embed(&mut image.config))?;
-    }
     for (warnings, job) in warnings.iter_mut().zip(&built.jobs) {
         warnings.extend(job.warnings.iter().cloned());
         warnings.sort_by_key(|found| (found.line, found.span));
     }
-    tell::finish(whole, context, &inputs, built)?;
-    if let Some(sharing) = sharing {
-        sharing.finish(whole.quiet)?;
+    if let Err(error) = hand_over(whole, context, &inputs, &mut built, sharing) {
+        return Err(tell::failed(whole, &inputs.store, &mut built, error));
     }
     if !whole.quiet {
         show_warnings(&inputs, &warnings);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings what was built, and the results of its steps, to where they are wanted.
+fn hand_over(
+    whole: &BuildArgs,
+    context: &Context,
+    inputs: &Inputs,
+    built: &mut Built,
+    sharing: Option<Sharing>,
+) -> Result<(), CommandError> {
+    if let Some(sharing) = &sharing {
+        let mut images = built.jobs.iter_mut().flat_map(|job| &mut job.images);
+        images.try_for_each(|image| sharing.embed(&mut image.config))?;
+    }
+    tell::finish(whole, context, inputs, built)?;
+    if let Some(sharing) = sharing {
+        sharing.finish(whole.quiet)?;
+    }
+    match &whole.report {
+        Some(path) if !report_file::is_replaceable(path) => report_file::write(path, &mut built.report, &inputs.store),
+        _ => Ok(()),
+    }
 }
 
 /// Prints what was asked for of each Dockerfile instead of building it.

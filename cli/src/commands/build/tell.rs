@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use cache::Store;
+use cache::{BuildStatus, Store};
 use serde_json::{Map, Value, json};
-use solver::report::{ImageReport, Report};
+use solver::report::{ErrorReport, ImageReport, Report};
 use solver::{Built, BuiltImage};
 
 use super::inputs::{Inputs, JobInputs};
@@ -15,7 +15,7 @@ use crate::args::BuildArgs;
 use crate::commands::explain::Explained;
 use crate::commands::report_file;
 use crate::context::Context;
-use crate::report::CommandError;
+use crate::report::{CommandError, Kind};
 
 /// A result as it is in the store.
 struct Delivered {
@@ -38,7 +38,7 @@ pub(super) fn finish(
     whole: &BuildArgs,
     context: &Context,
     inputs: &Inputs,
-    mut built: Built,
+    built: &mut Built,
 ) -> Result<(), CommandError> {
     let store = &inputs.store;
     let mut delivered = Vec::new();
@@ -59,8 +59,10 @@ pub(super) fn finish(
     if reports.len() > 1 {
         built.report.images = reports;
     }
-    // Before the results go anywhere: the steps are worth telling of also when a registry refuses one.
-    if let Some(path) = &whole.report {
+    // Before the results go anywhere: the steps are worth telling of also when someone stops what is pushing them.
+    if let Some(path) = &whole.report
+        && report_file::is_replaceable(path)
+    {
         report_file::write(path, &mut built.report, store)?;
     }
     for ((delivery, results), result) in outgoing.iter().zip(&mut delivered) {
@@ -79,7 +81,22 @@ pub(super) fn finish(
     if let Some(path) = &whole.metadata_file {
         write_file(path, &pretty(&metadata(&delivered))?)?;
     }
-    tell(whole, store, &built, &delivered)
+    tell(whole, store, built, &delivered)
+}
+
+/// Says in the history and in the report that what was built did not get where it was wanted; gives the error that the user sees.
+pub(super) fn failed(whole: &BuildArgs, store: &Store, built: &mut Built, mut error: CommandError) -> CommandError {
+    let status = if error.kind == Kind::Cancelled { BuildStatus::Cancelled } else { BuildStatus::Failed };
+    let message = error.line();
+    let noted = store.note_failure(built.id, status, &message);
+    error.also.extend(noted.err().map(CommandError::from));
+    built.report.build.status = status.into();
+    built.report.build.error = Some(ErrorReport { message, step: None });
+    if let Some(path) = &whole.report {
+        let written = report_file::write(path, &mut built.report, store);
+        error.also.extend(written.err().filter(|other| other.message != error.message));
+    }
+    error
 }
 
 /// Puts one result into the store, under its names where it is to keep them.
@@ -193,9 +210,10 @@ fn totals(report: &Report) {
     eprintln!("{} steps cached, {} ran, {:.1}s", totals.hits, totals.misses, totals.duration_ms as f64 / 1000.0);
 }
 
-/// The id of an earlier build is no longer true.
-pub(super) fn remove_earlier(delivery: &Delivery) -> Result<(), CommandError> {
+/// The id of an earlier build is no longer true, and that of this one must have a place.
+pub(super) fn prepare(delivery: &Delivery) -> Result<(), CommandError> {
     let Some(path) = &delivery.args.iidfile else { return Ok(()) };
+    report_file::check_writable("--iidfile", path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(CommandError::failed(format!("cannot remove `{}`: {error}", path.display())))
