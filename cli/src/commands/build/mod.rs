@@ -11,6 +11,7 @@ mod remote;
 mod result;
 mod share;
 mod tell;
+mod unused;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -84,7 +85,10 @@ pub(crate) fn run_jobs(
         return Err(tell::failed(whole, &inputs.store, &mut built, error));
     }
     if !whole.quiet {
-        show_warnings(&inputs, &warnings);
+        let triggers = images.triggers();
+        let jobs = jobs.iter().zip(&parsed);
+        let unused = jobs.flat_map(|(job, parsed)| unused::remarks(job, &parsed.dockerfile, &triggers));
+        show_warnings(&inputs, &warnings, unused.map(|remark| remark.warning()).collect());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -224,8 +228,9 @@ fn lint_failure(source: &SourceText<'_>, warnings: &[Diagnostic]) -> CommandErro
     error
 }
 
-fn show_warnings(inputs: &Inputs, warnings: &[Vec<Diagnostic>]) {
-    let mut shown: Vec<String> = Vec::new();
+/// Prints the warnings of the Dockerfiles after `others`.
+fn show_warnings(inputs: &Inputs, warnings: &[Vec<Diagnostic>], others: Vec<String>) {
+    let mut shown: Vec<String> = others;
     for (job, warnings) in inputs.jobs.iter().zip(warnings) {
         for warning in warnings {
             let text = job.source().warning(warning, Style::of_stderr());
@@ -239,7 +244,7 @@ fn show_warnings(inputs: &Inputs, warnings: &[Vec<Diagnostic>]) {
         return;
     }
     eprintln!();
-    shown.iter().for_each(|text| eprintln!("{text}"));
+    shown.iter().for_each(|text| eprintln!("{}", text.trim_end()));
     let s = if shown.len() == 1 { "" } else { "s" };
     eprintln!("{} warning{s} found", shown.len());
 }
