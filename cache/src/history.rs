@@ -269,6 +269,18 @@ impl Store {
         })
     }
 
+    /// Notes that a build failed or was stopped after its steps had ended: its result did not get where it was wanted.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn note_failure(&self, id: BuildId, status: BuildStatus, error: &str) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.execute("UPDATE builds SET status = ?, error = ? WHERE id = ?", params![status.as_str(), error, id.0])
+                .map(drop)
+                .map_err(db_error("note the build"))
+        })
+    }
+
     /// The last `limit` builds, of one project or of all, newest first.
     ///
     /// # Errors
@@ -527,11 +539,14 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_noted_later() {
+    fn an_image_and_a_failure_are_noted_later() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let id = store.begin_build(&new_build("p")).unwrap();
         store.note_image(id, &Digest::of("i")).unwrap();
         assert_eq!(store.build(id).unwrap().unwrap().outcome.image, Some(Digest::of("i")));
+        store.note_failure(id, BuildStatus::Failed, "refused").unwrap();
+        let outcome = store.build(id).unwrap().unwrap().outcome;
+        assert_eq!((outcome.status, outcome.error.as_deref()), (BuildStatus::Failed, Some("refused")));
     }
 }

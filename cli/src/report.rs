@@ -123,7 +123,8 @@ impl CommandError {
         text
     }
 
-    fn render_one(&self, word: &str, style: Style, text: &mut String) {
+    /// The cause line with what lies beneath.
+    pub(crate) fn line(&self) -> String {
         let mut line = self.message.clone();
         for cause in &self.causes {
             if !line.contains(cause.as_str()) {
@@ -131,6 +132,11 @@ impl CommandError {
                 line.push_str(cause);
             }
         }
+        line
+    }
+
+    fn render_one(&self, word: &str, style: Style, text: &mut String) {
+        let line = self.line();
         let before = self.before.as_deref().unwrap_or_default();
         let excerpt = self.excerpt.as_deref().unwrap_or_default();
         write!(text, "{before}{word}: {line}\n{excerpt}").expect("writing to a string does not fail");

@@ -1,27 +1,13 @@
 //! Puts an image together: config, compressed layers and the manifest over them, ready to be written anywhere.
 
-use std::collections::BTreeMap;
-
 use cache::{Store, StoredImage};
 use oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, media_type};
 use serde::Serialize;
 
+use crate::annotations::{Annotations, PlatformAnnotations};
 use crate::compression::Compression;
 use crate::error::ExportError;
 use crate::layers::{self, Layer, Source};
-
-/// Free-form metadata by where it goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Annotations {
-    /// Into every image manifest.
-    pub manifest: BTreeMap<String, String>,
-    /// Onto the descriptor of every image manifest.
-    pub manifest_descriptor: BTreeMap<String, String>,
-    /// Into the image index, if there is one.
-    pub index: BTreeMap<String, String>,
-    /// Onto the descriptor of the image index.
-    pub index_descriptor: BTreeMap<String, String>,
-}
 
 /// How an image is written, wherever to.
 #[derive(Debug, Clone, Default)]
@@ -65,19 +51,20 @@ pub(crate) fn assemble(
     let config = store.blob(&image.id)?.ok_or(missing)?;
     let parsed: ImageConfig =
         serde_json::from_slice(&config).map_err(|_| ExportError::Document { kind: "config", digest: image.id })?;
+    let annotations = options.annotations.of_platform(&parsed.platform());
     let kept = match image.manifest {
-        Some(manifest) if !options.compression.force && options.annotations.manifest.is_empty() => {
+        Some(manifest) if !options.compression.force && annotations.manifest.is_empty() => {
             keep(store, image, &manifest, at_origin)?
         }
         _ => None,
     };
     let (manifest, media_type, config_descriptor, layers) = match kept {
         Some(kept) => kept,
-        None => compose(store, image, &config, options, at_origin)?,
+        None => compose(store, image, (&config, &annotations), options, at_origin)?,
     };
     let mut descriptor = Descriptor::of(&media_type, &manifest);
     descriptor.platform = Some(parsed.platform());
-    descriptor.annotations.clone_from(&options.annotations.manifest_descriptor);
+    descriptor.annotations = annotations.manifest_descriptor;
     Ok(Assembled { descriptor, manifest, config_descriptor, config, layers, created: parsed.created })
 }
 
@@ -117,7 +104,7 @@ fn keep(
 fn compose(
     store: &Store,
     image: &StoredImage,
-    config: &[u8],
+    (config, annotations): (&[u8], &PlatformAnnotations),
     options: &ImageOptions,
     at_origin: &dyn Fn(&Descriptor) -> bool,
 ) -> Result<Parts, ExportError> {
@@ -137,7 +124,7 @@ fn compose(
         media_type: Some(media_type::OCI_MANIFEST.to_owned()),
         config: config_descriptor.clone(),
         layers: layers.iter().map(|layer| layer.descriptor.clone()).collect(),
-        annotations: options.annotations.manifest.clone(),
+        annotations: annotations.manifest.clone(),
         extra: Default::default(),
     };
     Ok((json(&manifest), media_type::OCI_MANIFEST.to_owned(), config_descriptor, layers))

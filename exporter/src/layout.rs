@@ -25,6 +25,15 @@ pub struct Exported {
     pub configs: Vec<oci::Digest>,
 }
 
+/// An image for one platform or several, with all its names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedImage {
+    /// One per platform.
+    pub images: Vec<StoredImage>,
+    /// Its names; maybe none.
+    pub names: Vec<Reference>,
+}
+
 /// Writes images, one per platform, as a tar with an OCI layout in it.
 ///
 /// # Errors
@@ -37,12 +46,29 @@ pub fn export_oci(
     output: Output<'_>,
 ) -> Result<Exported, ExportError> {
     let set = Set::new(store, images, names, options)?;
+    write_oci(store, std::slice::from_ref(&set), output)?;
+    Ok(set.exported())
+}
+
+/// Writes several images as one tar with an OCI layout in it.
+///
+/// # Errors
+/// See [`ExportError`].
+pub fn save_oci(
+    store: &Store,
+    images: &[NamedImage],
+    options: &ImageOptions,
+    output: Output<'_>,
+) -> Result<(), ExportError> {
+    write_oci(store, &sets(store, images, options)?, output)
+}
+
+fn write_oci(store: &Store, sets: &[Set<'_>], output: Output<'_>) -> Result<(), ExportError> {
     output.produce(|out| {
         let mut sink = Sink::tar(out);
-        set.write(store, ImageIndex { manifests: set.entries(), ..empty_index() }, &mut sink)?;
+        write(store, sets, index_of(sets), &mut sink)?;
         sink.finish()
-    })?;
-    Ok(set.exported())
+    })
 }
 
 /// Writes images into a directory with an OCI layout. Images that are in the layout stay; one of the same name is replaced.
@@ -61,7 +87,7 @@ pub fn export_oci_dir(
     let entries = set.entries();
     index.manifests.retain(|old| !entries.iter().any(|new| replaces(new, old)));
     index.manifests.extend(entries);
-    set.write(store, index, &mut Sink::dir(dir)?)?;
+    write(store, std::slice::from_ref(&set), index, &mut Sink::dir(dir)?)?;
     Ok(set.exported())
 }
 
@@ -76,18 +102,79 @@ pub fn export_docker(
     options: &ImageOptions,
     output: Output<'_>,
 ) -> Result<Exported, ExportError> {
-    if images.len() > 1 {
-        return Err(ExportError::OnePlatform { count: images.len() });
-    }
     let set = Set::new(store, images, names, options)?;
+    write_docker(store, std::slice::from_ref(&set), output)?;
+    Ok(set.exported())
+}
+
+/// Writes several images as one archive of docker's.
+///
+/// # Errors
+/// See [`ExportError`].
+pub fn save_docker(
+    store: &Store,
+    images: &[NamedImage],
+    options: &ImageOptions,
+    output: Output<'_>,
+) -> Result<(), ExportError> {
+    write_docker(store, &sets(store, images, options)?, output)
+}
+
+fn write_docker(store: &Store, sets: &[Set<'_>], output: Output<'_>) -> Result<(), ExportError> {
+    if let Some(set) = sets.iter().find(|set| set.images.len() > 1) {
+        return Err(ExportError::OnePlatform { count: set.images.len() });
+    }
     output.produce(|out| {
         let mut sink = Sink::tar(out);
-        set.write(store, ImageIndex { manifests: set.entries(), ..empty_index() }, &mut sink)?;
-        sink.bytes("manifest.json", &json(&set.docker_manifest()))?;
-        sink.bytes("repositories", &json(&set.repositories()))?;
+        write(store, sets, index_of(sets), &mut sink)?;
+        let entries: Vec<DockerEntry> = sets.iter().flat_map(Set::docker_manifest).collect();
+        sink.bytes("manifest.json", &json(&entries))?;
+        sink.bytes("repositories", &json(&repositories(sets)))?;
         sink.finish()
-    })?;
-    Ok(set.exported())
+    })
+}
+
+fn sets<'a>(store: &Store, images: &'a [NamedImage], options: &ImageOptions) -> Result<Vec<Set<'a>>, ExportError> {
+    images.iter().map(|image| Set::new(store, &image.images, &image.names, options)).collect()
+}
+
+/// The `index.json` of a layout with all these images.
+fn index_of(sets: &[Set<'_>]) -> ImageIndex {
+    ImageIndex { manifests: sets.iter().flat_map(Set::entries).collect(), ..empty_index() }
+}
+
+/// Writes a layout: small files first, so that a reader of a stream knows early what comes; in a directory what refers to others
+/// comes last.
+fn write(store: &Store, sets: &[Set<'_>], index: ImageIndex, sink: &mut Sink<'_>) -> Result<(), ExportError> {
+    let index = json(&index);
+    sink.bytes("oci-layout", LAYOUT)?;
+    if matches!(sink, Sink::Tar { .. }) {
+        sink.bytes("index.json", &index)?;
+    }
+    sets.iter().try_for_each(|set| set.write_documents(sink))?;
+    for layer in sets.iter().flat_map(|set| &set.images).flat_map(|image| &image.layers) {
+        let descriptor = &layer.descriptor;
+        sink.blob(&blob_name(&descriptor.digest), descriptor.size, || layer.open(store))?;
+    }
+    if matches!(sink, Sink::Dir(_)) {
+        sink.bytes("index.json", &index)?;
+    }
+    Ok(())
+}
+
+/// Repository → tag → top layer, for very old readers.
+fn repositories(sets: &[Set<'_>]) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for set in sets {
+        let top_layer = set.images.first().and_then(|image| image.layers.last());
+        let id = top_layer.map(|layer| layer.descriptor.digest.hex()).unwrap_or_default();
+        for name in set.names {
+            if let Some(tag) = name.clone().with_default_tag().tag {
+                repositories.entry(name.familiar_name()).or_default().insert(tag, id.clone());
+            }
+        }
+    }
+    repositories
 }
 
 /// Images of one build and what leads to them.
@@ -136,27 +223,14 @@ impl<'a> Set<'a> {
         self.names.iter().map(named).collect()
     }
 
-    /// Writes the layout: small files first, so that a reader of a stream knows early what comes; in a directory what refers
-    /// to others comes last.
-    fn write(&self, store: &Store, index: ImageIndex, sink: &mut Sink<'_>) -> Result<(), ExportError> {
-        let index = json(&index);
-        sink.bytes("oci-layout", LAYOUT)?;
-        if matches!(sink, Sink::Tar { .. }) {
-            sink.bytes("index.json", &index)?;
-        }
+    /// Writes index, manifests and configs.
+    fn write_documents(&self, sink: &mut Sink<'_>) -> Result<(), ExportError> {
         if let Some(bytes) = &self.top.index {
             sink.bytes(&blob_name(&self.top.descriptor.digest), bytes)?;
         }
         for image in &self.images {
             sink.bytes(&blob_name(&image.descriptor.digest), &image.manifest)?;
             sink.bytes(&blob_name(&image.config_descriptor.digest), &image.config)?;
-        }
-        for layer in self.images.iter().flat_map(|image| &image.layers) {
-            let descriptor = &layer.descriptor;
-            sink.blob(&blob_name(&descriptor.digest), descriptor.size, || layer.open(store))?;
-        }
-        if matches!(sink, Sink::Dir(_)) {
-            sink.bytes("index.json", &index)?;
         }
         Ok(())
     }
@@ -168,19 +242,6 @@ impl<'a> Set<'a> {
             layers: image.layers.iter().map(|layer| blob_name(&layer.descriptor.digest)).collect(),
         };
         self.images.iter().map(entry).collect()
-    }
-
-    /// Repository → tag → top layer, for very old readers.
-    fn repositories(&self) -> BTreeMap<String, BTreeMap<String, String>> {
-        let top_layer = self.images.first().and_then(|image| image.layers.last());
-        let id = top_layer.map(|layer| layer.descriptor.digest.hex()).unwrap_or_default();
-        let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        for name in self.names {
-            if let Some(tag) = name.clone().with_default_tag().tag {
-                repositories.entry(name.familiar_name()).or_default().insert(tag, id.clone());
-            }
-        }
-        repositories
     }
 }
 

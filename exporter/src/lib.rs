@@ -13,6 +13,7 @@
 //! remembered. Knows neither Dockerfiles nor containers.
 #![forbid(unsafe_code)]
 
+mod annotations;
 mod archive;
 mod assemble;
 mod check;
@@ -33,13 +34,14 @@ pub mod share;
 mod sink;
 mod tree;
 
+pub use annotations::{Annotations, PlatformAnnotations};
 pub use archive::Input;
-pub use assemble::{Annotations, ImageOptions};
+pub use assemble::ImageOptions;
 pub use check::{Problem, check};
 pub use compression::{Codec, Compression, CompressionError};
 pub use epoch::{BasePart, Epoch, at_epoch};
 pub use error::ExportError;
-pub use layout::{Exported, export_docker, export_oci, export_oci_dir};
+pub use layout::{Exported, NamedImage, export_docker, export_oci, export_oci_dir, save_docker, save_oci};
 pub use load::{LoadError, Loaded, load};
 pub use mount::{MountError, export_mount, pack_mount, unpack_mount};
 pub use pull::{Progress, PullError, PullOptions, Pulled, fetch_layers, pull, pull_metadata};

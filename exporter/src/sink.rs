@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tar::{EntryType, Header};
@@ -66,11 +67,14 @@ fn produce_file<T>(
     Ok(done)
 }
 
-/// A temporary file with the rights a new file has; it goes away unless it is renamed.
+/// A temporary file with the rights a new file has; it goes away unless it is renamed. Errors do not name it: nobody knows it.
 pub(crate) fn new_file(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
     // The umask is taken off by the kernel.
-    tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o666)).tempfile_in(dir)
+    let open = |path: &Path| File::options().read(true).write(true).create_new(true).mode(0o666).open(path);
+    let mut cause = None;
+    let made =
+        tempfile::Builder::new().make_in(dir, |path| open(path).inspect_err(|error| cause = error.raw_os_error()));
+    made.map_err(|error| cause.map_or(error, io::Error::from_raw_os_error))
 }
 
 /// Takes the files of an archive.

@@ -17,8 +17,9 @@ pub(crate) struct BuildArgs {
     /// Grant an entitlement: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
-    /// Add an annotation to the image
-    #[arg(long, value_name = "[TYPE:]KEY=VALUE")]
+    /// Add an annotation to what is pushed or written as an archive: to its manifest, or as TYPE says to manifest,
+    /// manifest-descriptor, index or index-descriptor, of one platform or all
+    #[arg(long, value_name = "[TYPE[[PLATFORM]],...:]KEY=VALUE")]
     pub(crate) annotation: Vec<String>,
     /// Set a build-time variable; without `=VALUE`, from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use cache::{Store, StoredImage, Target};
-use exporter::{ImageOptions, Input};
+use exporter::{ImageOptions, Input, NamedImage};
 use oci::{Platform, Reference};
 
 use super::build::with_file_or_stdout;
@@ -46,28 +46,32 @@ pub(crate) fn load(args: &LoadArgs, context: &Context) -> Result<ExitCode, Comma
 /// Writes images to a file or standard output.
 pub(crate) fn save(args: &SaveArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
-    let mut images = Vec::new();
-    let mut names = Vec::new();
-    for text in &args.images {
-        let (found, name) = images_of(&store, text)?;
-        images.extend(found);
-        names.extend(name);
-    }
-    if args.images.len() > 1 {
-        return Err(
-            CommandError::input("several images in one archive are not supported yet").hint("save them one by one")
-        );
-    }
+    let images = named_images(&store, &args.images)?;
     let options = ImageOptions::default();
-    with_file_or_stdout(args.output.as_deref(), |output| {
-        match args.format.as_str() {
-            "docker-archive" => drop(exporter::export_docker(&store, &images, &names, &options, output)?),
-            "oci-archive" => drop(exporter::export_oci(&store, &images, &names, &options, output)?),
-            other => return Err(CommandError::input(format!("unknown format `{other}`"))),
-        }
-        Ok(())
+    with_file_or_stdout(args.output.as_deref(), |output| match args.format.as_str() {
+        "docker-archive" => Ok(exporter::save_docker(&store, &images, &options, output)?),
+        "oci-archive" => Ok(exporter::save_oci(&store, &images, &options, output)?),
+        other => Err(CommandError::input(format!("unknown format `{other}`"))),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the words stand for; an image that several of them name is there once, with these names.
+fn named_images(store: &Store, words: &[String]) -> Result<Vec<NamedImage>, CommandError> {
+    let mut found: Vec<(Target, NamedImage)> = Vec::new();
+    for text in words {
+        let (target, name) = find(store, text)?;
+        let at = match found.iter().position(|(known, _)| *known == target) {
+            Some(at) => at,
+            None => {
+                found.push((target, NamedImage { images: stored(store, &target)?, names: Vec::new() }));
+                found.len() - 1
+            }
+        };
+        let names = &mut found[at].1.names;
+        names.extend(name.filter(|name| !names.contains(name)));
+    }
+    Ok(found.into_iter().map(|(_, image)| image).collect())
 }
 
 /// Fetches an image and names it.
@@ -106,7 +110,7 @@ pub(crate) fn pull_image(
 pub(crate) fn push(args: &PushArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
     let name = reference(&args.image)?;
-    let (images, _) = images_of(&store, &args.image)?;
+    let images = stored(&store, &find(&store, &args.image)?.0)?;
     let mut options = ImageOptions::default();
     options.compression.codec = args
         .compression
@@ -126,12 +130,11 @@ pub(crate) fn reference(text: &str) -> Result<Reference, CommandError> {
     Ok(parsed.with_default_tag())
 }
 
-/// The images behind a name or an id, one a platform, and the name.
-fn images_of(store: &Store, text: &str) -> Result<(Vec<StoredImage>, Option<Reference>), CommandError> {
-    let (target, name) = find(store, text)?;
+/// The images that a name stands for, one a platform.
+fn stored(store: &Store, target: &Target) -> Result<Vec<StoredImage>, CommandError> {
     let mut images = Vec::new();
-    for id in store.images_of(&target)? {
+    for id in store.images_of(target)? {
         images.extend(store.image(&id)?);
     }
-    Ok((images, name))
+    Ok(images)
 }

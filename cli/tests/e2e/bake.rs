@@ -62,6 +62,7 @@ fn what_targets_share_runs_once(space: &TestSpace) {
     assert_eq!(targets, ["one", "two", "elsewhere"]);
     let metadata: serde_json::Value = serde_json::from_str(&space.read("ctx/metadata.json")).unwrap();
     assert_eq!(metadata["two"]["image.name"], "two:latest");
+    assert_eq!(metadata["two"]["containerimage.digest"], space.inspect("two")["Id"]);
     space.bake(&[]).success().says("0 ran");
 }
 

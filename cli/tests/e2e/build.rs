@@ -22,6 +22,7 @@ on_both_backends![
     quiet_prints_the_id_alone,
     a_dockerfile_from_standard_input,
     long_output_is_not_clipped,
+    build_arguments_that_nothing_takes_are_told_of,
 ];
 
 fn an_image_is_built_and_runs(space: &TestSpace) {
@@ -232,4 +233,26 @@ fn long_output_is_not_clipped(space: &TestSpace) {
     let lines = output.stderr.lines().filter(|line| line.starts_with('#') && line.ends_with("00")).count();
     assert!(lines >= 2000, "{lines}");
     assert!(output.stderr.contains(" 200000\n"));
+}
+
+fn build_arguments_that_nothing_takes_are_told_of(space: &TestSpace) {
+    space.dockerfile(
+        "ARG GLOBAL=1\nFROM scratch AS unused\nARG ELSEWHERE\nFROM scratch\nARG VERSION\nONBUILD ARG LATER\n",
+    );
+    let of = |names: &[&str]| names.iter().map(|name| format!("--build-arg={name}=1")).collect::<Vec<_>>();
+    let build = |names: &[&str]| {
+        let args = of(names);
+        space.try_build(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    build(&["VERSON", "OTHER"])
+        .success()
+        .says("warning: --build-arg VERSON: no ARG takes it\nhint: did you mean VERSION?\n")
+        .says("warning: --build-arg OTHER: no ARG takes it\n")
+        .says("2 warnings found");
+    let fine = ["GLOBAL", "ELSEWHERE", "VERSION", "LATER", "http_proxy", "BUILDKIT_INLINE_CACHE", "TARGETARCH"];
+    build(&fine).success().keeps_quiet_about("warning");
+    space.try_build(&["--build-arg", "NOT_IN_THE_ENVIRONMENT"]).success().keeps_quiet_about("warning");
+    space.dockerfile("FROM image\n");
+    build(&["LATER"]).success().keeps_quiet_about("warning");
+    build(&["SOONER"]).success().says("--build-arg SOONER: no ARG takes it");
 }

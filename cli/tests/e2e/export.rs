@@ -10,6 +10,9 @@ on_both_backends![
     podman_loads_and_runs_our_archives,
     trees_come_out_as_directories_and_tars,
     compressions_give_the_same_image,
+    annotations_go_where_they_are_sent,
+    annotations_without_a_place_are_told_of,
+    the_metadata_file_names_what_was_written,
 ];
 
 fn with_odd_files(space: &TestSpace) {
@@ -88,4 +91,89 @@ fn compressions_give_the_same_image(space: &TestSpace) {
         space.ok(&["load", "-i", &file, "-t", &name]);
         assert_eq!(space.inspect(&name)["Id"], id, "{codec}");
     }
+}
+
+/// A document of a layout, by the digest in its descriptor.
+fn document(space: &TestSpace, layout: &str, descriptor: &serde_json::Value) -> serde_json::Value {
+    let digest = descriptor["digest"].as_str().unwrap().replace(':', "/");
+    serde_json::from_str(&space.read(&format!("{layout}/blobs/{digest}"))).unwrap()
+}
+
+fn index(space: &TestSpace, layout: &str) -> serde_json::Value {
+    serde_json::from_str(&space.read(&format!("{layout}/index.json"))).unwrap()
+}
+
+fn annotations_go_where_they_are_sent(space: &TestSpace) {
+    space.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    let one = ["--annotation", "a=1", "--annotation", "manifest-descriptor:b=2"];
+    let output = ["-o", "type=oci,tar=false,dest=one,\"annotation.c=3, 4\"", "ctx"];
+    space.ok(&[&["build"], &one[..], &output].concat());
+    let entry = index(space, "one")["manifests"][0].clone();
+    assert_eq!(entry["annotations"]["b"], "2");
+    assert_eq!(document(space, "one", &entry)["annotations"], serde_json::json!({"a": "1", "c": "3, 4"}));
+
+    let platforms = ["--platform", "linux/amd64,linux/arm64", "-o", "type=oci,tar=false,dest=two"];
+    let two = [
+        "--annotation",
+        "index,manifest:k=all",
+        "--annotation",
+        "manifest[linux/arm64]:k=arm",
+        "--annotation",
+        "index-descriptor:i=d",
+    ];
+    space.ok(&[&["build"], &platforms[..], &two, &["ctx"]].concat());
+    let entry = index(space, "two")["manifests"][0].clone();
+    assert_eq!(entry["annotations"]["i"], "d");
+    let top = document(space, "two", &entry);
+    assert_eq!(top["annotations"], serde_json::json!({"k": "all"}));
+    for (manifest, value) in top["manifests"].as_array().unwrap().iter().zip(["all", "arm"]) {
+        assert_eq!(document(space, "two", manifest)["annotations"]["k"], value);
+    }
+
+    let bake = "target \"default\" {\n  context = \"ctx\"\n  annotations = [\"a=baked\"]\n  output = [\"type=oci,tar=false,dest=three\"]\n}\n";
+    space.write("docker-bake.hcl", bake);
+    space.ok(&["bake"]);
+    let entry = index(space, "three")["manifests"][0].clone();
+    assert_eq!(document(space, "three", &entry)["annotations"]["a"], "baked");
+}
+
+fn annotations_without_a_place_are_told_of(space: &TestSpace) {
+    space.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    let build = |args: &[&str]| space.run(&[&["build"], args, &["ctx"]].concat());
+    build(&["--annotation", "foo"]).code(2).says("--annotation foo: it has the form KEY=VALUE");
+    build(&["--annotation", "layer:k=v"]).code(2).says("unknown type `layer`");
+    let oci = "type=oci,dest=out.tar";
+    build(&["--annotation", "index:k=v", "-o", oci]).code(2).says("an image for one platform has no index");
+    build(&["--annotation", "manifest[linux/s390x]:k=v", "-o", oci]).code(2).says("not built for linux/s390x");
+    build(&["--annotation", "k=v"]).success().says("annotations have no effect");
+    build(&["-o", "type=local,dest=tree,annotation.k=v"]).success().says("annotations have no effect");
+    build(&["--annotation", "k=v", "-o", oci]).success().keeps_quiet_about("no effect");
+}
+
+fn the_metadata_file_names_what_was_written(space: &TestSpace) {
+    space.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    let build = |args: &[&str]| -> serde_json::Value {
+        space.ok(&[&["build", "--metadata-file", "m.json"], args, &["ctx"]].concat());
+        serde_json::from_str(&space.read("m.json")).unwrap()
+    };
+    let one = build(&["-t", "app:1", "-o", "type=oci,tar=false,dest=one", "--iidfile", "id"]);
+    let entry = index(space, "one")["manifests"][0].clone();
+    assert_eq!(one["containerimage.digest"], entry["digest"]);
+    let descriptor = &one["containerimage.descriptor"];
+    assert_eq!(["mediaType", "digest", "size"].map(|key| descriptor[key] == entry[key]), [true; 3], "{one}");
+    assert_eq!(one["containerimage.config.digest"], space.read("id"));
+    assert_eq!(one["image.name"], "app:1");
+
+    let two = build(&["-t", "app:2", "-o", "type=oci,tar=false,dest=two", "--platform", "linux/amd64,linux/arm64"]);
+    let entry = index(space, "two")["manifests"][0].clone();
+    assert_eq!(two["containerimage.descriptor"]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(two["containerimage.digest"], entry["digest"]);
+    assert_eq!(two.get("containerimage.config.digest"), None, "an index is no config");
+
+    let stored = build(&["-t", "app:3", "--iidfile", "id"]);
+    let id = space.read("id");
+    let expected = serde_json::json!({
+        "containerimage.config.digest": id, "containerimage.digest": id, "image.name": "app:3"
+    });
+    assert_eq!(stored, expected);
 }

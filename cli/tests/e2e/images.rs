@@ -7,6 +7,7 @@ on_both_backends![
     images_are_listed_named_and_removed,
     history_shows_the_instructions,
     saved_images_load_again,
+    several_images_are_saved_as_one,
     layouts_load_from_directories_and_pipes,
     prune_keeps_what_has_a_name,
     df_counts_bytes,
@@ -51,6 +52,27 @@ fn saved_images_load_again(space: &TestSpace) {
         assert_eq!(space.inspect("image")["Id"], id, "{format} keeps image and name");
         assert_eq!(space.ok(&["run", "--rm", "--network", "none", "image"]), "content\n");
     }
+}
+
+fn several_images_are_saved_as_one(space: &TestSpace) {
+    small_image(space);
+    space.ok(&["tag", "image", "again:2"]);
+    let names = ["image:latest", "busybox:latest", "again:2"];
+    let ids = || names.map(|name| space.inspect(name)["Id"].clone());
+    let before = ids();
+    for (format, file) in [("docker-archive", "docker.tar"), ("oci-archive", "oci.tar")] {
+        space.ok(&[&["save", "--format", format, "-o", file], &names[..]].concat());
+        let list = crate::support::Output::of(space.program("tar", &["-tf", file])).text();
+        let mut members: Vec<&str> = list.lines().collect();
+        members.sort_unstable();
+        assert!(members.windows(2).all(|pair| pair[0] != pair[1]), "what they share is there once: {list}");
+        space.ok(&["rmi", "-f", "image", "busybox"]);
+        let loaded = space.ok(&["load", "-i", file]);
+        assert!(names.iter().all(|name| loaded.contains(name)), "{format}: {loaded}");
+        assert_eq!(ids(), before, "{format} brings back images and names");
+    }
+    space.run(&["save", "-o", "x.tar", "image", "nothing"]).code(1).says("no such image: nothing");
+    assert!(!space.path("x.tar").exists());
 }
 
 fn layouts_load_from_directories_and_pipes(space: &TestSpace) {

@@ -107,9 +107,20 @@ fn builds_are_pushed(space: &TestSpace) {
     let (Some(registry), Some(skopeo)) = (Registry::start(space, "registry"), find_program("skopeo")) else { return };
     let name = registry.image("app:1");
     space.dockerfile("FROM busybox\nLABEL pushed=yes\nRUN echo 1 > /1\n");
-    space.ok(&["build", "--push", "-t", &name, "ctx"]);
-    let inspect = ["inspect", "--tls-verify=false", &format!("docker://{name}")];
+    let flags = ["--push", "-t", &name, "--annotation", "org.example.key=value", "--metadata-file", "m.json"];
+    let output = space.run(&[&["build"], &flags[..], &["ctx"]].concat());
+    let image = format!("docker://{name}");
+    let raw = Output::of(space.program(&skopeo, &["inspect", "--raw", "--tls-verify=false", &image])).text();
+    let manifest: serde_json::Value = serde_json::from_str(&raw).unwrap();
+    assert_eq!(manifest["annotations"]["org.example.key"], "value");
+    let inspect = ["inspect", "--tls-verify=false", &image];
     let text = Output::of(space.program(skopeo, &inspect)).text();
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["Labels"]["pushed"], "yes");
+    let inspected: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(inspected["Labels"]["pushed"], "yes");
+    let digest = inspected["Digest"].as_str().unwrap();
+    output.success().says(&format!("pushed {name}@{digest}"));
+    let metadata: serde_json::Value = serde_json::from_str(&space.read("m.json")).unwrap();
+    assert_eq!(metadata["containerimage.digest"], digest);
+    assert_eq!(metadata["image.name"], name);
     space.run(&["build", "--push", "ctx"]).code(2).says("tag");
 }

@@ -5,7 +5,11 @@ use serde_json::Value;
 use crate::on_both_backends;
 use crate::support::{Backend, Browser, DOWN, ENTER, ESCAPE, Screen, TestSpace};
 
-on_both_backends![steps_name_what_they_depend_on, a_failed_build_is_reported];
+on_both_backends![
+    steps_name_what_they_depend_on,
+    a_failed_build_is_reported,
+    a_build_whose_result_gets_nowhere_has_failed
+];
 
 /// What a careless page would run or break at.
 const HOSTILE: &str = r#"</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"'&amp;"#;
@@ -80,8 +84,52 @@ fn a_failed_build_is_reported(space: &TestSpace) {
 fn a_report_that_cannot_be_written_does_not_hide_why_the_build_failed() {
     let Some(space) = TestSpace::with_base(Backend::Directory) else { return };
     space.dockerfile("FROM busybox\nRUN exit 7\n");
-    let output = space.run(&["build", "--report", "missing/report.html", "ctx"]);
-    output.code(1).says("exit code: 7").says("cannot write `missing/report.html`");
+    space.run(&["build", "--report", "/dev/full", "ctx"]).code(1).says("exit code: 7").says("cannot write `/dev/full`");
+}
+
+#[test]
+fn files_that_cannot_be_written_are_known_before_anything_runs() {
+    let Some(space) = TestSpace::with_base(Backend::Directory) else { return };
+    space.dockerfile("FROM busybox\nRUN exit 7\n");
+    for flag in ["--report", "--metadata-file", "--iidfile"] {
+        let output = space.run(&["build", flag, "missing/file", "ctx"]);
+        output.code(2).says(&format!("{flag} missing/file: cannot write there")).keeps_quiet_about("exit code");
+        space.run(&["build", flag, "ctx", "ctx"]).code(2).says("is a directory");
+    }
+}
+
+fn status(space: &TestSpace) -> (String, Value) {
+    let list = space.ok(&["history", "ls", "--format", "json"]);
+    let newest: Value = serde_json::from_str(list.lines().next().unwrap()).unwrap();
+    (newest["status"].as_str().unwrap().to_owned(), space.report().0["build"].clone())
+}
+
+fn a_build_whose_result_gets_nowhere_has_failed(space: &TestSpace) {
+    space.dockerfile("FROM busybox\nRUN echo made > /made\n");
+    let outputs: [(&[&str], &str); 3] = [
+        (
+            &["-o", "type=oci,dest=missing/y.tar"],
+            "cannot write `missing/y.tar`: No such file or directory (os error 2)",
+        ),
+        (&["-q", "-o", "type=registry,name=127.0.0.1:1/x:1"], "127.0.0.1:1/"),
+        (&["--cache-to", "type=local,dest=ctx/Dockerfile,ignore-error=false"], "cannot write the cache"),
+    ];
+    for (flags, words) in outputs {
+        space.try_build(flags).code(1).says(words).keeps_quiet_about(".tmp");
+        let (word, build) = status(space);
+        assert_eq!((word.as_str(), &build["status"]), ("failed", &"failed".into()), "{build}");
+        assert!(build["error"]["message"].as_str().unwrap().contains(words), "{build}");
+        let project = build["project"].as_str().unwrap();
+        assert!(project.ends_with("/ctx/Dockerfile") && !project.contains('\n'), "{project}");
+        space.ok(&["history", "show"]);
+    }
+    let report = space.report().0;
+    let statuses: Vec<&Value> = report["steps"].as_array().unwrap().iter().map(|step| &step["status"]).collect();
+    assert_eq!(statuses, ["done", "done"], "the steps are not to blame");
+    let piped = space.ok(&["build", "--report", "/dev/stdout", "ctx"]);
+    assert_eq!(serde_json::from_str::<Value>(&piped).unwrap()["build"]["status"], "done", "written once");
+    space.try_build(&[]).success();
+    assert_eq!(status(space).0, "done");
 }
 
 #[test]

@@ -20,11 +20,18 @@ pub(crate) struct StoreImages {
     pull: bool,
     /// Where the layers of images that were only resolved come from.
     remote: Mutex<HashMap<Digest, exporter::Pulled>>,
+    /// The ONBUILD instructions of the images that were asked for.
+    triggers: Mutex<Vec<String>>,
 }
 
 impl StoreImages {
     pub(crate) fn new(store: Store, client: registry::Client, pull: bool) -> Self {
-        Self { store, client, pull, remote: Mutex::default() }
+        Self { store, client, pull, remote: Mutex::default(), triggers: Mutex::default() }
+    }
+
+    /// The ONBUILD instructions of all base images so far.
+    pub(super) fn triggers(&self) -> Vec<String> {
+        self.triggers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn stored(&self, reference: &Reference, platform: &Platform) -> Result<Option<StoredImage>, ImageError> {
@@ -95,10 +102,13 @@ impl StoreImages {
 
 impl Images for StoreImages {
     fn resolve(&self, request: &BaseRequest) -> Result<Base, ImageError> {
-        match &request.base {
-            BaseRef::Name(reference) => self.by_name(reference, &request.platform),
-            BaseRef::OciLayout(path, reference) => self.out_of_layout(path, reference.as_deref(), &request.platform),
-        }
+        let base = match &request.base {
+            BaseRef::Name(reference) => self.by_name(reference, &request.platform)?,
+            BaseRef::OciLayout(path, reference) => self.out_of_layout(path, reference.as_deref(), &request.platform)?,
+        };
+        let triggers = base.config.config.on_build.iter().cloned();
+        self.triggers.lock().unwrap_or_else(PoisonError::into_inner).extend(triggers);
+        Ok(base)
     }
 
     fn download(&self, wanted: Wanted<'_>, progress: Transfer<'_>) -> Result<Fetched, ImageError> {

@@ -120,7 +120,7 @@ impl Reader<'_> {
         let epoch = epoch(&build_args)?;
         let platforms = platforms(&args.platform)?;
         let run = run_defaults(args, &build_args)?;
-        let deliveries = Delivery::all(args)?;
+        let deliveries = Delivery::all(args, &platforms)?;
         let dockerfile = dockerfile::read(job, self.remotes, keeps_git_dir(&build_args))?;
         let mut ignore = None;
         let main_context = match &dockerfile.context {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::Reference;
+use oci::{Platform, Reference};
 
 use super::output::Outputs;
 use crate::args::BuildArgs;
@@ -46,11 +46,11 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// One for each stage that the flags ask for.
+    /// One for each stage that the flags ask for, for these platforms.
     ///
     /// # Errors
     /// When several results would go to one place, or a place makes no sense.
-    pub(super) fn all(args: &BuildArgs) -> Result<Vec<Self>, CommandError> {
+    pub(super) fn all(args: &BuildArgs, platforms: &[Platform]) -> Result<Vec<Self>, CommandError> {
         let mut targets: Vec<&String> = Vec::new();
         for target in args.target.iter().filter(|target| !target.is_empty()) {
             if !targets.iter().any(|known| known.eq_ignore_ascii_case(target)) {
@@ -61,15 +61,17 @@ impl Delivery {
             places_differ(args)?;
         }
         match targets.as_slice() {
-            [] => Ok(vec![Self::new(None, args.clone())?]),
+            [] => Ok(vec![Self::new(None, args.clone(), platforms)?]),
             targets => {
-                targets.iter().map(|target| Self::new(Some((*target).clone()), filled_in(args, target))).collect()
+                let delivery =
+                    |target: &&String| Self::new(Some((*target).clone()), filled_in(args, target), platforms);
+                targets.iter().map(delivery).collect()
             }
         }
     }
 
-    fn new(target: Option<String>, args: BuildArgs) -> Result<Self, CommandError> {
-        let outputs = Outputs::parse(&args)?;
+    fn new(target: Option<String>, args: BuildArgs, platforms: &[Platform]) -> Result<Self, CommandError> {
+        let outputs = Outputs::parse(&args, platforms)?;
         let tags = args.tag.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
         Ok(Self { target, args, outputs, tags })
     }

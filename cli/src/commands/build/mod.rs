@@ -1,5 +1,6 @@
 //! `rbuild build`: reads what the user gave, builds, puts the result where it is wanted, and tells about it.
 
+mod annotations;
 mod dockerfile;
 mod images;
 mod inputs;
@@ -10,6 +11,7 @@ mod remote;
 mod result;
 mod share;
 mod tell;
+mod unused;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -51,6 +53,9 @@ pub(crate) fn run_jobs(
     context: &Context,
 ) -> Result<ExitCode, CommandError> {
     let calls = jobs.iter().map(|job| Call::parse(job.args)).collect::<Result<Vec<_>, _>>()?;
+    for (flag, path) in [("--report", &whole.report), ("--metadata-file", &whole.metadata_file)] {
+        path.as_deref().map_or(Ok(()), |path| report_file::check_writable(flag, path))?;
+    }
     let inputs = inputs::read(jobs, whole.tls_verify, project, context)?;
     let build_args = inputs.jobs.iter().flat_map(|job| &job.requests).next().map(|request| request.build_args.clone());
     let share = Flags::parse(whole, &build_args.unwrap_or_default())?;
@@ -65,29 +70,49 @@ pub(crate) fn run_jobs(
     if calls.iter().any(|call| call.is_not_build()) {
         return call_all(&inputs, &parsed, &calls, &images);
     }
-    inputs.jobs.iter().flat_map(|job| &job.deliveries).try_for_each(tell::remove_earlier)?;
+    inputs.jobs.iter().flat_map(|job| &job.deliveries).try_for_each(tell::prepare)?;
     let mut warnings = Vec::with_capacity(parsed.len());
     for (job, parsed) in all() {
         warnings.push(valid(job, parsed, &images)?);
     }
     let sharing = share.start(whole, context, &inputs.store)?;
     let mut built = build(whole, &inputs, sharing.as_ref(), &parsed, &images)?;
-    if let Some(sharing) = &sharing {
-        let mut images = built.jobs.iter_mut().flat_map(|job| &mut job.images);
-        images.try_for_each(|image| sharing.embed(&mut image.config))?;
-    }
     for (warnings, job) in warnings.iter_mut().zip(&built.jobs) {
         warnings.extend(job.warnings.iter().cloned());
         warnings.sort_by_key(|found| (found.line, found.span));
     }
-    tell::finish(whole, context, &inputs, built)?;
+    if let Err(error) = hand_over(whole, context, &inputs, &mut built, sharing) {
+        return Err(tell::failed(whole, &inputs.store, &mut built, error));
+    }
+    if !whole.quiet {
+        let triggers = images.triggers();
+        let jobs = jobs.iter().zip(&parsed);
+        let unused = jobs.flat_map(|(job, parsed)| unused::remarks(job, &parsed.dockerfile, &triggers));
+        show_warnings(&inputs, &warnings, unused.map(|remark| remark.warning()).collect());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings what was built, and the results of its steps, to where they are wanted.
+fn hand_over(
+    whole: &BuildArgs,
+    context: &Context,
+    inputs: &Inputs,
+    built: &mut Built,
+    sharing: Option<Sharing>,
+) -> Result<(), CommandError> {
+    if let Some(sharing) = &sharing {
+        let mut images = built.jobs.iter_mut().flat_map(|job| &mut job.images);
+        images.try_for_each(|image| sharing.embed(&mut image.config))?;
+    }
+    tell::finish(whole, context, inputs, built)?;
     if let Some(sharing) = sharing {
         sharing.finish(whole.quiet)?;
     }
-    if !whole.quiet {
-        show_warnings(&inputs, &warnings);
+    match &whole.report {
+        Some(path) if !report_file::is_replaceable(path) => report_file::write(path, &mut built.report, &inputs.store),
+        _ => Ok(()),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints what was asked for of each Dockerfile instead of building it.
@@ -203,8 +228,9 @@ fn lint_failure(source: &SourceText<'_>, warnings: &[Diagnostic]) -> CommandErro
     error
 }
 
-fn show_warnings(inputs: &Inputs, warnings: &[Vec<Diagnostic>]) {
-    let mut shown: Vec<String> = Vec::new();
+/// Prints the warnings of the Dockerfiles after `others`.
+fn show_warnings(inputs: &Inputs, warnings: &[Vec<Diagnostic>], others: Vec<String>) {
+    let mut shown: Vec<String> = others;
     for (job, warnings) in inputs.jobs.iter().zip(warnings) {
         for warning in warnings {
             let text = job.source().warning(warning, Style::of_stderr());
@@ -218,7 +244,7 @@ fn show_warnings(inputs: &Inputs, warnings: &[Vec<Diagnostic>]) {
         return;
     }
     eprintln!();
-    shown.iter().for_each(|text| eprintln!("{text}"));
+    shown.iter().for_each(|text| eprintln!("{}", text.trim_end()));
     let s = if shown.len() == 1 { "" } else { "s" };
     eprintln!("{} warning{s} found", shown.len());
 }

@@ -3,13 +3,14 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use exporter::{ImageOptions, Ownership};
-use oci::Reference;
+use exporter::{Exported, ImageOptions, Ownership};
+use oci::{Platform, Reference};
 
 use crate::args::BuildArgs;
 use crate::context::Context;
 use crate::report::CommandError;
 
+use super::annotations::{self, Annotation};
 use super::result::{Results, Stored, Times, parse_epoch};
 
 /// The places a result goes to.
@@ -17,6 +18,8 @@ use super::result::{Results, Stored, Times, parse_epoch};
 pub(super) struct Outputs {
     places: Vec<Output>,
     keep: bool,
+    /// Annotations were given that no output takes.
+    lost_annotations: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,15 @@ enum Place {
 
 type Options = ImageOptions;
 
+/// What went out as an image.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// The names it has there.
+    pub(super) names: Vec<Reference>,
+    /// Its manifest or index; none for what only got a name in the store.
+    pub(super) exported: Option<Exported>,
+}
+
 #[derive(Debug)]
 enum Dest {
     File(PathBuf),
@@ -45,13 +57,16 @@ enum Dest {
 }
 
 impl Outputs {
-    /// Reads the flags.
-    pub(super) fn parse(args: &BuildArgs) -> Result<Self, CommandError> {
-        let mut places = args.output.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>, _>>()?;
+    /// Reads the flags of an image for these platforms.
+    pub(super) fn parse(args: &BuildArgs, platforms: &[Platform]) -> Result<Self, CommandError> {
+        let for_all = annotations::of_flags(&args.annotation)?;
+        let mut parsed = args.output.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>, _>>()?;
         if args.push {
             let place = Place::Registry { options: ImageOptions::default(), name: None };
-            places.push(Output { place, times: Times::default() });
+            parsed.push((Output { place, times: Times::default() }, Vec::new()));
         }
+        let lost_annotations = annotate(&mut parsed, &for_all, platforms)?;
+        let places: Vec<Output> = parsed.into_iter().map(|(output, _)| output).collect();
         let any = |wanted: fn(&Place) -> bool| places.iter().any(|output| wanted(&output.place));
         if args.tag.is_empty() && any(|place| matches!(place, Place::Registry { name: None, .. })) {
             return Err(CommandError::input("tag is needed when pushing to registry").hint("name the image with -t"));
@@ -63,7 +78,7 @@ impl Outputs {
         }
         let named = any(|place| matches!(place, Place::Image { .. }));
         let keep = places.is_empty() || args.load || args.push && args.output.is_empty() || named;
-        Ok(Self { places, keep })
+        Ok(Self { places, keep, lost_annotations })
     }
 
     /// Whether the image gets its names in the store.
@@ -78,6 +93,14 @@ impl Outputs {
         if self.places.iter().any(|Output { times, .. }| times.rewrite_layers && results.epoch(*times).is_none()) {
             eprintln!("warning: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
         }
+        if self.lost_annotations {
+            let error =
+                CommandError::input("annotations have no effect: neither the store nor files have a place for them");
+            eprint!(
+                "{}",
+                error.hint("they go with --push, and into outputs of type registry, oci and docker").warning()
+            );
+        }
         let times = self.places.iter().find(is_image).map_or(Times::default(), |output| output.times);
         results.keep(times)
     }
@@ -89,27 +112,55 @@ impl Outputs {
         context: &Context,
         results: &Results<'_>,
         tags: &[Reference],
-    ) -> Result<(), CommandError> {
-        for output in &self.places {
-            write_to(output, args, context, results, tags)?;
-        }
-        Ok(())
+    ) -> Result<Vec<Written>, CommandError> {
+        self.places.iter().map(|output| write_to(output, args, context, results, tags)).collect()
     }
 }
 
-fn parse_output(text: &str) -> Result<Output, CommandError> {
+/// Hands each output the annotations for all and its own; true when some were given that no output takes.
+fn annotate(
+    outputs: &mut [(Output, Vec<Annotation>)],
+    for_all: &[Annotation],
+    platforms: &[Platform],
+) -> Result<bool, CommandError> {
+    let (mut taken, mut lost) = (for_all.is_empty(), false);
+    for (output, own) in outputs {
+        match output.place.options() {
+            Some(options) => {
+                options.annotations = annotations::sorted(&[for_all, own].concat(), platforms)?;
+                taken = true;
+            }
+            None => lost |= !own.is_empty(),
+        }
+    }
+    Ok(lost || !taken)
+}
+
+impl Place {
+    /// How the manifest is written, where one is.
+    fn options(&mut self) -> Option<&mut Options> {
+        match self {
+            Self::Oci { options, .. } | Self::Docker { options, .. } | Self::Registry { options, .. } => Some(options),
+            Self::Local { .. } | Self::Tar { .. } | Self::Image { .. } | Self::CacheOnly => None,
+        }
+    }
+}
+
+/// An output, and the annotations that it alone is to have.
+fn parse_output(text: &str) -> Result<(Output, Vec<Annotation>), CommandError> {
     let bad = |why: String| CommandError::input(format!("--output {text}: {why}"));
     if text == "-" {
-        return Ok(Output { place: Place::Tar { dest: stdout()? }, times: Times::default() });
+        return Ok((Output { place: Place::Tar { dest: stdout()? }, times: Times::default() }, Vec::new()));
     }
     if !text.contains('=') {
         let place = Place::Local { dest: PathBuf::from(text), split: None };
-        return Ok(Output { place, times: Times::default() });
+        return Ok((Output { place, times: Times::default() }, Vec::new()));
     }
+    let fields = parser::parse_fields(text).ok_or_else(|| bad("misplaced quotes".to_owned()))?;
     let (mut kind, mut dest, mut tar, mut name, mut split) = (None, None, true, None, None);
     let mut options = ImageOptions::default();
-    let (mut level, mut times) = (None, Times::default());
-    for field in text.split(',') {
+    let (mut level, mut times, mut annotations) = (None, Times::default(), Vec::new());
+    for field in &fields {
         let (key, value) = field.split_once('=').ok_or_else(|| bad(format!("`{field}` is not KEY=VALUE")))?;
         let flag = || value.parse::<bool>().map_err(|_| bad(format!("`{key}` is true or false")));
         match key {
@@ -132,11 +183,12 @@ fn parse_output(text: &str) -> Result<Output, CommandError> {
             "force-compression" => options.compression.force = flag()?,
             "push" if flag()? => kind = Some("registry"),
             "push" => {}
-            key if key.starts_with("annotation.") => {
-                options.annotations.manifest.insert(key["annotation.".len()..].to_owned(), value.to_owned());
-            }
             "oci-mediatypes" if value == "true" => {}
-            other => return Err(bad(format!("`{other}` is not supported"))),
+            other => {
+                let found = annotations::of_field(other, value);
+                let found = found.ok_or_else(|| bad(format!("`{other}` is not supported")))?;
+                annotations.push(found.map_err(bad)?);
+            }
         }
     }
     if let Some(level) = level {
@@ -170,7 +222,7 @@ fn parse_output(text: &str) -> Result<Output, CommandError> {
                 .to_owned(),
         ));
     }
-    Ok(Output { place, times })
+    Ok((Output { place, times }, annotations))
 }
 
 /// Standard output, which must not be a terminal.
@@ -188,22 +240,27 @@ fn write_to(
     context: &Context,
     results: &Results<'_>,
     tags: &[Reference],
-) -> Result<(), CommandError> {
+) -> Result<Written, CommandError> {
     let store = results.store();
     let names = |name: &Option<Reference>| name.clone().map_or_else(|| tags.to_vec(), |name| vec![name]);
     match place {
         Place::Oci { dest: Dest::File(path), tar: false, options, name } => {
-            exporter::export_oci_dir(store, &results.images(*times)?, &names(name), options, path)?;
+            let names = names(name);
+            let exported = exporter::export_oci_dir(store, &results.images(*times)?, &names, options, path)?;
+            Ok(Written { names, exported: Some(exported) })
         }
         Place::Oci { dest, options, name, .. } => {
-            let images = results.images(*times)?;
-            with_output(dest, |output| Ok(drop(exporter::export_oci(store, &images, &names(name), options, output)?)))?;
+            let (images, names) = (results.images(*times)?, names(name));
+            let export = |output: exporter::Output<'_>| exporter::export_oci(store, &images, &names, options, output);
+            let exported = with_output(dest, |output| Ok(export(output)?))?;
+            Ok(Written { names, exported: Some(exported) })
         }
         Place::Docker { dest, options, name } => {
-            let images = results.images(*times)?;
-            with_output(dest, |output| {
-                Ok(drop(exporter::export_docker(store, &images, &names(name), options, output)?))
-            })?;
+            let (images, names) = (results.images(*times)?, names(name));
+            let export =
+                |output: exporter::Output<'_>| exporter::export_docker(store, &images, &names, options, output);
+            let exported = with_output(dest, |output| Ok(export(output)?))?;
+            Ok(Written { names, exported: Some(exported) })
         }
         Place::Local { dest, split } => {
             let images = results.plain();
@@ -211,51 +268,72 @@ fn write_to(
             let root = rustix::process::geteuid().is_root();
             let ownership = if root { Ownership::Kept } else { Ownership::Caller };
             exporter::export_local(store, images, dest, split, ownership, results.epoch(*times))?;
+            Ok(Written::default())
         }
-        Place::Tar { dest } => with_output(dest, |output| {
-            Ok(exporter::export_tar(store, results.plain(), results.epoch(*times), output)?)
-        })?,
+        Place::Tar { dest } => {
+            let (images, epoch) = (results.plain(), results.epoch(*times));
+            with_output(dest, |output| Ok(exporter::export_tar(store, images, epoch, output)?))?;
+            Ok(Written::default())
+        }
         Place::Registry { options, name } => {
             let client = context.registry(args.tls_verify);
-            let images = results.images(*times)?;
-            for name in names(name) {
-                exporter::push(store, &client, &images, &name, options, &|_, _, _| {})?;
-                if !args.quiet {
-                    eprintln!("pushed {}", name.familiar());
-                }
-            }
+            push(&client, results, *times, names(name), options, args.quiet)
         }
         Place::Image { name } => {
             let stored = results.keep(*times)?;
-            for name in names(name) {
-                store.set_name(&name, stored.target)?;
+            let names = names(name);
+            for name in &names {
+                store.set_name(name, stored.target)?;
             }
+            Ok(Written { names, exported: None })
         }
-        Place::CacheOnly => {}
+        Place::CacheOnly => Ok(Written::default()),
     }
-    Ok(())
+}
+
+/// Pushes the result under each name, and says so unless it is to be `quiet`.
+fn push(
+    client: &registry::Client,
+    results: &Results<'_>,
+    times: Times,
+    names: Vec<Reference>,
+    options: &Options,
+    quiet: bool,
+) -> Result<Written, CommandError> {
+    let images = results.images(times)?;
+    let mut exported = None;
+    for name in &names {
+        let pushed = exporter::push(results.store(), client, &images, name, options, &|_, _, _| {})?;
+        if !quiet {
+            eprintln!("pushed {}@{}", name.familiar(), pushed.descriptor.digest);
+        }
+        exported = Some(pushed);
+    }
+    Ok(Written { names, exported })
 }
 
 /// Runs `write` with a file or standard output.
-pub(crate) fn with_file_or_stdout(
+pub(crate) fn with_file_or_stdout<T>(
     path: Option<&Path>,
-    write: impl FnOnce(exporter::Output<'_>) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
+    write: impl FnOnce(exporter::Output<'_>) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     match path {
         Some(path) => write(exporter::Output::File(path)),
         None => {
             stdout()?;
             let mut out = std::io::stdout().lock();
-            write(exporter::Output::Stream(&mut out))?;
-            out.flush().map_err(|error| CommandError::failed(format!("cannot write to standard output: {error}")))
+            let done = write(exporter::Output::Stream(&mut out))?;
+            let failed = |error| CommandError::failed(format!("cannot write to standard output: {error}"));
+            out.flush().map_err(failed)?;
+            Ok(done)
         }
     }
 }
 
-fn with_output(
+fn with_output<T>(
     dest: &Dest,
-    write: impl FnOnce(exporter::Output<'_>) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
+    write: impl FnOnce(exporter::Output<'_>) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     match dest {
         Dest::File(path) => with_file_or_stdout(Some(path), write),
         Dest::Stdout => with_file_or_stdout(None, write),

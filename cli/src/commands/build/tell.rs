@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use cache::Store;
+use cache::{BuildStatus, Store};
 use serde_json::{Map, Value, json};
-use solver::report::{ImageReport, Report};
+use solver::report::{ErrorReport, ImageReport, Report};
 use solver::{Built, BuiltImage};
 
 use super::inputs::{Inputs, JobInputs};
 use super::job::Delivery;
+use super::output::Written;
 use super::result::Results;
 use crate::args::BuildArgs;
 use crate::commands::explain::Explained;
 use crate::commands::report_file;
 use crate::context::Context;
-use crate::report::CommandError;
+use crate::report::{CommandError, Kind};
 
 /// A result as it is in the store.
 struct Delivered {
@@ -26,6 +27,10 @@ struct Delivered {
     /// Names that it got in the store.
     names: Vec<String>,
     platform: Option<String>,
+    /// Where it went.
+    written: Vec<Written>,
+    /// Whether it is for several platforms.
+    is_index: bool,
 }
 
 /// Stores, names and exports the results, and writes the files that the user asked for.
@@ -33,7 +38,7 @@ pub(super) fn finish(
     whole: &BuildArgs,
     context: &Context,
     inputs: &Inputs,
-    mut built: Built,
+    built: &mut Built,
 ) -> Result<(), CommandError> {
     let store = &inputs.store;
     let mut delivered = Vec::new();
@@ -54,12 +59,14 @@ pub(super) fn finish(
     if reports.len() > 1 {
         built.report.images = reports;
     }
-    // Before the results go anywhere: the steps are worth telling of also when a registry refuses one.
-    if let Some(path) = &whole.report {
+    // Before the results go anywhere: the steps are worth telling of also when someone stops what is pushing them.
+    if let Some(path) = &whole.report
+        && report_file::is_replaceable(path)
+    {
         report_file::write(path, &mut built.report, store)?;
     }
-    for (delivery, results) in &outgoing {
-        delivery.outputs.write(&delivery.args, context, results, &delivery.tags)?;
+    for ((delivery, results), result) in outgoing.iter().zip(&mut delivered) {
+        result.written = delivery.outputs.write(&delivery.args, context, results, &delivery.tags)?;
     }
     store.flush()?;
     if built.report.totals.misses > 0 {
@@ -74,7 +81,22 @@ pub(super) fn finish(
     if let Some(path) = &whole.metadata_file {
         write_file(path, &pretty(&metadata(&delivered))?)?;
     }
-    tell(whole, store, &built, &delivered)
+    tell(whole, store, built, &delivered)
+}
+
+/// Says in the history and in the report that what was built did not get where it was wanted; gives the error that the user sees.
+pub(super) fn failed(whole: &BuildArgs, store: &Store, built: &mut Built, mut error: CommandError) -> CommandError {
+    let status = if error.kind == Kind::Cancelled { BuildStatus::Cancelled } else { BuildStatus::Failed };
+    let message = error.line();
+    let noted = store.note_failure(built.id, status, &message);
+    error.also.extend(noted.err().map(CommandError::from));
+    built.report.build.status = status.into();
+    built.report.build.error = Some(ErrorReport { message, step: None });
+    if let Some(path) = &whole.report {
+        let written = report_file::write(path, &mut built.report, store);
+        error.also.extend(written.err().filter(|other| other.message != error.message));
+    }
+    error
 }
 
 /// Puts one result into the store, under its names where it is to keep them.
@@ -97,6 +119,8 @@ fn keep(
         digest,
         names: names.iter().map(oci::Reference::familiar).collect(),
         platform: images.first().map(|image| image.platform.to_string()),
+        written: Vec::new(),
+        is_index: images.len() > 1,
     })
 }
 
@@ -110,8 +134,31 @@ impl Delivered {
         }
     }
 
+    /// As buildx writes it. What was written last counts; what went nowhere but into the store, which has no manifests, is known
+    /// by its id.
     fn metadata(&self) -> Value {
-        json!({"containerimage.config.digest": self.id, "image.name": self.names.join(",")})
+        let mut fields = Map::new();
+        let exported = self.written.iter().rev().find_map(|written| written.exported.as_ref());
+        match exported {
+            Some(exported) => {
+                let descriptor = &exported.descriptor;
+                fields.insert("containerimage.descriptor".to_owned(), json!(descriptor));
+                fields.insert("containerimage.digest".to_owned(), json!(descriptor.digest));
+            }
+            None => drop(fields.insert("containerimage.digest".to_owned(), json!(self.id))),
+        }
+        if !self.is_index {
+            let config = exported.and_then(|exported| exported.configs.first()).unwrap_or(&self.digest);
+            fields.insert("containerimage.config.digest".to_owned(), json!(config));
+        }
+        let mut names = self.names.clone();
+        for name in self.written.iter().flat_map(|written| &written.names).map(oci::Reference::familiar) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        fields.insert("image.name".to_owned(), json!(names.join(",")));
+        Value::Object(fields)
     }
 }
 
@@ -163,9 +210,10 @@ fn totals(report: &Report) {
     eprintln!("{} steps cached, {} ran, {:.1}s", totals.hits, totals.misses, totals.duration_ms as f64 / 1000.0);
 }
 
-/// The id of an earlier build is no longer true.
-pub(super) fn remove_earlier(delivery: &Delivery) -> Result<(), CommandError> {
+/// The id of an earlier build is no longer true, and that of this one must have a place.
+pub(super) fn prepare(delivery: &Delivery) -> Result<(), CommandError> {
     let Some(path) = &delivery.args.iidfile else { return Ok(()) };
+    report_file::check_writable("--iidfile", path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(CommandError::failed(format!("cannot remove `{}`: {error}", path.display())))
