@@ -1,7 +1,5 @@
 //! rbuild: builds images from Dockerfiles and runs them. This file only finds the command and reports how it ended.
 #![forbid(unsafe_code)]
-// This crate is the one with a terminal.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod bake;
@@ -10,6 +8,7 @@ mod container;
 mod context;
 mod excerpt;
 mod ignore;
+mod output;
 mod page;
 mod progress;
 mod report;
@@ -40,7 +39,7 @@ fn main() -> ExitCode {
     };
     start_log(&cli.global);
     let context = context::Context::new(cli.global.root);
-    commands::run(cli.command, &context).unwrap_or_else(|error| error.report())
+    commands::run(cli.command, &context).and_then(output::checked).unwrap_or_else(|error| error.report())
 }
 
 /// Logs go to standard error, and only when asked for.

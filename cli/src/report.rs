@@ -97,7 +97,7 @@ impl CommandError {
 
     /// Prints it and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        eprint!("{}", self.render(Style::of_stderr()));
+        crate::output::note_text(&self.render(Style::of_stderr()));
         ExitCode::from(self.kind.code())
     }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::args::{ImagesArgs, InspectArgs, RmiArgs, TagArgs};
 use crate::context::Context;
+use crate::output;
 use crate::progress::size;
 use crate::report::CommandError;
 
@@ -51,21 +52,25 @@ pub(crate) fn list(args: &ImagesArgs, context: &Context) -> Result<ExitCode, Com
     rows.sort_by(|a, b| b.2.cmp(&a.2));
     let id = |digest: &oci::Digest| if args.no_trunc { digest.to_string() } else { digest.short() };
     match args.format.as_str() {
-        _ if args.quiet => rows.iter().for_each(|row| println!("{}", id(&row.1))),
+        _ if args.quiet => rows.iter().for_each(|row| output::say(id(&row.1))),
         "json" => {
             for (name, digest, created, bytes) in &rows {
                 let (repository, tag) = name_parts(name.as_ref());
-                println!(
-                    "{}",
-                    json!({"Repository": repository, "Tag": tag, "ID": digest.to_string(), "CreatedAt": created, "Size": bytes})
+                output::say(
+                    json!({"Repository": repository, "Tag": tag, "ID": digest.to_string(), "CreatedAt": created, "Size": bytes}),
                 );
             }
         }
         "table" => {
-            println!("{:<30} {:<15} {:<14} {:<18} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED");
+            output::say(format_args!("{:<30} {:<15} {:<14} {:<18} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED"));
             for (name, digest, created, bytes) in &rows {
                 let (repository, tag) = name_parts(name.as_ref());
-                println!("{repository:<30} {tag:<15} {:<14} {:<18} {}", id(digest), ago(created), size(*bytes));
+                output::say(format_args!(
+                    "{repository:<30} {tag:<15} {:<14} {:<18} {}",
+                    id(digest),
+                    ago(created),
+                    size(*bytes)
+                ));
             }
         }
         other => return Err(CommandError::input(format!("unknown format `{other}`"))),
@@ -136,12 +141,12 @@ fn remove_one(store: &Store, text: &str, force: bool) -> Result<(), CommandError
     };
     for name in &doomed {
         store.remove_name(name)?;
-        println!("Untagged: {}", name.familiar());
+        output::tell(format_args!("Untagged: {}", name.familiar()));
     }
     if doomed.len() == names.len() {
         for id in ids {
             store.remove_image(&id)?;
-            println!("Deleted: {id}");
+            output::tell(format_args!("Deleted: {id}"));
         }
     }
     Ok(())
@@ -171,7 +176,7 @@ pub(crate) fn inspect(args: &InspectArgs, context: &Context) -> Result<ExitCode,
     }
     let text = serde_json::to_string_pretty(&found)
         .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
-    println!("{text}");
+    output::say(text);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -217,11 +222,11 @@ pub(crate) fn history(image: &str, no_trunc: bool, context: &Context) -> Result<
         };
         rows.push((entry, bytes));
     }
-    println!("{:<16} {:<70} SIZE", "CREATED", "CREATED BY");
+    output::say(format_args!("{:<16} {:<70} SIZE", "CREATED", "CREATED BY"));
     for (entry, bytes) in rows.into_iter().rev() {
         let by = entry.created_by.clone().unwrap_or_default().replace(['\n', '\t'], " ");
         let by: String = if no_trunc { by } else { by.chars().take(70).collect() };
-        println!("{:<16} {by:<70} {}", ago(entry.created.as_deref().unwrap_or_default()), size(bytes));
+        output::say(format_args!("{:<16} {by:<70} {}", ago(entry.created.as_deref().unwrap_or_default()), size(bytes)));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -29,3 +29,4 @@ mod share;
 mod shared;
 mod space;
 mod stages;
+mod streams;

@@ -110,7 +110,7 @@ fn call_all(
     let mut worst = ExitCode::SUCCESS;
     for ((job, parsed), call) in asked {
         if several {
-            println!("{}:", job.name);
+            crate::output::say(format_args!("{}:", job.name));
         }
         let subject = Subject { source: job.source(), parsed, requests: &job.requests, images };
         let code = crate::commands::check::run(*call, &subject)?;
@@ -217,8 +217,8 @@ fn show_warnings(inputs: &Inputs, warnings: &[Vec<Diagnostic>]) {
     if shown.is_empty() {
         return;
     }
-    eprintln!();
-    shown.iter().for_each(|text| eprintln!("{text}"));
+    crate::output::note("");
+    shown.iter().for_each(crate::output::note);
     let s = if shown.len() == 1 { "" } else { "s" };
-    eprintln!("{} warning{s} found", shown.len());
+    crate::output::note(format_args!("{} warning{s} found", shown.len()));
 }

@@ -76,7 +76,7 @@ impl Outputs {
         let is_image =
             |output: &&Output| !matches!(output.place, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly);
         if self.places.iter().any(|Output { times, .. }| times.rewrite_layers && results.epoch(*times).is_none()) {
-            eprintln!("warning: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
+            crate::output::note("warning: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
         }
         let times = self.places.iter().find(is_image).map_or(Times::default(), |output| output.times);
         results.keep(times)
@@ -221,7 +221,7 @@ fn write_to(
             for name in names(name) {
                 exporter::push(store, &client, &images, &name, options, &|_, _, _| {})?;
                 if !args.quiet {
-                    eprintln!("pushed {}", name.familiar());
+                    crate::output::note(format_args!("pushed {}", name.familiar()));
                 }
             }
         }

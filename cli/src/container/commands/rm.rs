@@ -9,9 +9,9 @@ use super::{for_each, lifecycle};
 use crate::container::args::RmArgs;
 use crate::container::create::remove_anonymous_volumes;
 use crate::container::look;
-use crate::container::output;
 use crate::container::start::allow_removal;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Removes containers.
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &RmArgs, context: &Context) -> Result<ExitCode, CommandE
     allow_removal(&store)?;
     for_each(&args.containers, |name| {
         remove(&store, args, name)?;
-        output::say(name);
+        output::tell(name);
         Ok(())
     })
 }
