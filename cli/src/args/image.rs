@@ -24,7 +24,7 @@ pub(crate) struct RmiArgs {
     /// Names or ids
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
-    /// Remove the image with all its names
+    /// Also what containers use, and with an id all names of its image; what is not there is no error
     #[arg(long, short)]
     pub(crate) force: bool,
 }

@@ -14,18 +14,21 @@ use crate::report::CommandError;
 
 /// What a name or the start of an id stands for.
 pub(crate) fn find(store: &Store, text: &str) -> Result<(Target, Option<Reference>), CommandError> {
+    lookup(store, text)?.ok_or_else(|| no_such_image(text))
+}
+
+/// The same; none when there is no such image.
+fn lookup(store: &Store, text: &str) -> Result<Option<(Target, Option<Reference>)>, CommandError> {
     if let Ok(reference) = text.parse::<Reference>() {
         let reference = reference.with_default_tag();
         if let Some(target) = store.name(&reference)? {
-            return Ok((target, Some(reference)));
+            return Ok(Some((target, Some(reference))));
         }
     }
     let prefix = text.strip_prefix("sha256:").unwrap_or(text);
     let is_id = prefix.len() >= 2 && prefix.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_id && let Some(image) = store.find_image(prefix)? {
-        return Ok((Target::Image(image.id), None));
-    }
-    Err(no_such_image(text))
+    let image = if is_id { store.find_image(prefix)? } else { None };
+    Ok(image.map(|image| (Target::Image(image.id), None)))
 }
 
 fn no_such_image(text: &str) -> CommandError {
@@ -103,50 +106,51 @@ pub(crate) fn ago(time: &str) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
-/// Removes names; an image without a name goes too.
+/// Removes names; an image without a name goes too. What is not there is only said with `--force`, as docker does.
 pub(crate) fn remove(args: &RmiArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
-    let mut failed = None;
-    for text in &args.images {
-        if let Err(error) = remove_one(&store, text, args.force) {
-            failed.get_or_insert(error);
-        }
-    }
-    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+    crate::container::for_each(&args.images, |text| match lookup(&store, text)? {
+        Some((target, name)) => remove_one(&store, text, &target, name, args.force),
+        None if args.force => Ok(output::note_text(&no_such_image(text).warning())),
+        None => Err(no_such_image(text)),
+    })
 }
 
-fn remove_one(store: &Store, text: &str, force: bool) -> Result<(), CommandError> {
-    let (target, name) = find(store, text)?;
-    let ids = store.images_of(&target)?;
+/// A name goes alone, an id with all names that the image has.
+fn remove_one(
+    store: &Store,
+    text: &str,
+    target: &Target,
+    name: Option<Reference>,
+    force: bool,
+) -> Result<(), CommandError> {
     let names: Vec<Reference> =
-        store.names()?.into_iter().filter(|(_, named)| *named == target).map(|(name, _)| name).collect();
-    let mut users = Vec::new();
-    for id in &ids {
-        users.extend(crate::container::made_of(store, id)?);
+        store.names()?.into_iter().filter(|(_, named)| named == target).map(|(name, _)| name).collect();
+    if name.is_none() && names.len() > 1 && !force {
+        let error = CommandError::failed(format!("image {text} has {} names", names.len()));
+        return Err(error.hint("name the one to remove, or use --force to remove all of them"));
     }
-    if !force
-        && let Some(user) = users.first()
-        && (name.is_none() || names.len() == 1)
-    {
-        let error = CommandError::failed(format!("image {text} is being used by container {user}"));
-        return Err(error.hint("remove the container first, or use --force to take the name away"));
+    let ids = store.images_of(target)?;
+    let last = name.is_none() || names.len() == 1;
+    if last && !force {
+        check_unused(store, text, &ids)?;
     }
-    let doomed = match name {
-        Some(name) if !force => vec![name],
-        None if names.len() > 1 && !force => {
-            let error = CommandError::failed(format!("image {text} has {} names", names.len()));
-            return Err(error.hint("name the one to remove, or use --force"));
-        }
-        _ => names.clone(),
-    };
-    for name in &doomed {
-        store.remove_name(name)?;
+    for name in name.map_or(names, |name| vec![name]) {
+        store.remove_name(&name)?;
         output::tell(format_args!("Untagged: {}", name.familiar()));
     }
-    if doomed.len() == names.len() {
-        for id in ids {
-            store.remove_image(&id)?;
-            output::tell(format_args!("Deleted: {id}"));
+    for id in ids.iter().filter(|_| last) {
+        store.remove_image(id)?;
+        output::tell(format_args!("Deleted: {id}"));
+    }
+    Ok(())
+}
+
+fn check_unused(store: &Store, text: &str, ids: &[oci::Digest]) -> Result<(), CommandError> {
+    for id in ids {
+        if let Some(user) = crate::container::made_of(store, id)?.first() {
+            let error = CommandError::failed(format!("image {text} is being used by container {user}"));
+            return Err(error.hint("remove the container first, or use --force"));
         }
     }
     Ok(())

@@ -48,7 +48,7 @@ mod terminal;
 mod volume;
 
 pub(crate) use args::Command;
-pub(crate) use commands::{point_in_time, run, usage_code};
+pub(crate) use commands::{for_each, point_in_time, run, usage_code};
 pub(crate) use inspect::inspect;
 pub(crate) use look::made_of;
 pub(crate) use shim::shim_main;
