@@ -89,7 +89,9 @@ fn why(args: &ContextWhyArgs) -> Result<ExitCode, CommandError> {
     for path in &args.paths {
         let inside = inside(&args.context, path)?;
         let (answer, ignored) = decide(&context, &inside)?;
-        output::say(format_args!("{inside}: {answer}"));
+        let there = args.context.join(&inside).symlink_metadata().is_ok();
+        let doubt = if there { "" } else { "there is no such file; it would be " };
+        output::say(format_args!("{inside}: {doubt}{answer}"));
         left_out |= ignored;
     }
     Ok(if left_out { ExitCode::from(1) } else { ExitCode::SUCCESS })

@@ -102,7 +102,8 @@ fn used(time: Timestamp) -> String {
         .map_or_else(|_| "unknown".to_owned(), |time| super::images::ago(&time.to_string()))
 }
 
-fn clip(text: &str, width: usize) -> String {
+/// At most `width` characters, the last of them `…` when some were left out.
+pub(super) fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

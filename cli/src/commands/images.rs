@@ -199,6 +199,8 @@ fn image_json(store: &Store, id: oci::Digest) -> Result<serde_json::Value, Comma
     Ok(json!({
         "Id": id.to_string(),
         "RepoTags": names,
+        // The store does not keep which manifest of a registry an image came with.
+        "RepoDigests": [],
         "Created": config.created,
         "Author": config.author.clone().unwrap_or_default(),
         "Architecture": config.architecture,
@@ -229,7 +231,7 @@ pub(crate) fn history(image: &str, no_trunc: bool, context: &Context) -> Result<
     output::say(format_args!("{:<16} {:<70} SIZE", "CREATED", "CREATED BY"));
     for (entry, bytes) in rows.into_iter().rev() {
         let by = entry.created_by.clone().unwrap_or_default().replace(['\n', '\t'], " ");
-        let by: String = if no_trunc { by } else { by.chars().take(70).collect() };
+        let by = if no_trunc { by } else { super::df::clip(&by, 70) };
         output::say(format_args!("{:<16} {by:<70} {}", ago(entry.created.as_deref().unwrap_or_default()), size(bytes)));
     }
     Ok(ExitCode::SUCCESS)

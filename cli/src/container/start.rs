@@ -32,7 +32,7 @@ pub(crate) fn exec_error(error: &ExecError) -> CommandError {
         126 => Kind::NotExecutable,
         _ => Kind::Engine,
     };
-    CommandError::from_error(kind, error, error.hint())
+    CommandError::from_error(kind, error, error.hint().or_else(|| crate::report::few_ids(error)))
 }
 
 fn forward_error(error: &ForwardError) -> CommandError {

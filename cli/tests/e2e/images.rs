@@ -41,6 +41,11 @@ fn history_shows_the_instructions(space: &TestSpace) {
     small_image(space);
     let text = space.ok(&["history", "--no-trunc", "image"]);
     assert!(text.contains("echo content > /file") && text.contains("CMD [\"cat\" \"/file\"]"), "{text}");
+    space.dockerfile(&format!("FROM busybox\nENV LONG={}\n", "x".repeat(100)));
+    space.build(&[]);
+    let text = space.ok(&["history", "image"]);
+    assert!(text.contains("xxx… "), "{text}");
+    assert_eq!(space.inspect("image")["RepoDigests"], serde_json::json!([]));
 }
 
 fn saved_images_load_again(space: &TestSpace) {
