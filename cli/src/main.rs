@@ -26,7 +26,10 @@ fn main() -> ExitCode {
     container::shim_main();
     // Made once: with so many flags, that takes a while.
     let definition = args::Cli::command();
-    let arguments = args::with_command(&definition, std::env::args_os().collect());
+    let arguments = match args::with_command(&definition, std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => return error.report(),
+    };
     let matches = definition.try_get_matches_from(&arguments);
     let cli = match matches.and_then(|matches| args::Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

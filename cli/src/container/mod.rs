@@ -53,3 +53,4 @@ pub(crate) use inspect::inspect;
 pub(crate) use look::made_of;
 pub(crate) use shim::shim_main;
 pub(crate) use start::allow_removal;
+pub(crate) use terminal::RawMode;

@@ -18,6 +18,7 @@ mod history;
 mod images;
 mod kills;
 mod language;
+mod login;
 mod platforms;
 mod rebuild;
 mod registry;
