@@ -26,11 +26,16 @@ impl Context {
 
     /// A registry client; it connects when it is used.
     pub(crate) fn registry(&self, tls_verify: bool) -> registry::Client {
-        let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-        let directory = directory.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
-        let files = directory.map(|directory| directory.join("config.json")).into_iter().collect();
+        let files = credential_file().into_iter().collect();
         registry::Client::new(registry::Config { tls_verify, ..registry::Config::new(files) })
     }
+}
+
+/// Docker's file with the user's logins; none for a user without a home.
+pub(crate) fn credential_file() -> Option<PathBuf> {
+    let directory = std::env::var_os("DOCKER_CONFIG").filter(|directory| !directory.is_empty()).map(PathBuf::from);
+    let directory = directory.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
+    Some(directory?.join("config.json"))
 }
 
 fn default_root() -> PathBuf {

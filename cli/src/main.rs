@@ -1,7 +1,5 @@
 //! rbuild: builds images from Dockerfiles and runs them. This file only finds the command and reports how it ended.
 #![forbid(unsafe_code)]
-// This crate is the one with a terminal.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod bake;
@@ -10,6 +8,7 @@ mod container;
 mod context;
 mod excerpt;
 mod ignore;
+mod output;
 mod page;
 mod progress;
 mod report;
@@ -27,7 +26,10 @@ fn main() -> ExitCode {
     container::shim_main();
     // Made once: with so many flags, that takes a while.
     let definition = args::Cli::command();
-    let arguments = args::with_command(&definition, std::env::args_os().collect());
+    let arguments = match args::with_command(&definition, std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => return error.report(),
+    };
     let matches = definition.try_get_matches_from(&arguments);
     let cli = match matches.and_then(|matches| args::Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
     };
     start_log(&cli.global);
     let context = context::Context::new(cli.global.root);
-    commands::run(cli.command, &context).unwrap_or_else(|error| error.report())
+    commands::run(cli.command, &context).and_then(output::checked).unwrap_or_else(|error| error.report())
 }
 
 /// Logs go to standard error, and only when asked for.

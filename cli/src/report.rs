@@ -3,7 +3,12 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use executor::{Errno, ExecError, HelperOptions, Identity};
+
 use crate::style::Style;
+
+/// setresuid(2): the id has no mapping in this user namespace.
+const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 
 /// Whose move it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +102,7 @@ impl CommandError {
 
     /// Prints it and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        eprint!("{}", self.render(Style::of_stderr()));
+        crate::output::note_text(&self.render(Style::of_stderr()));
         ExitCode::from(self.kind.code())
     }
 
@@ -144,6 +149,16 @@ impl CommandError {
             writeln!(text, "{}: {hint}", style.hint("hint")).expect("writing to a string does not fail");
         }
     }
+}
+
+/// A user that the map of an ordinary user's namespace lacks, because that holds one id only.
+pub(crate) fn few_ids(error: &ExecError) -> Option<String> {
+    let ExecError::Step { step, source: Errno(EINVAL) } = error else { return None };
+    let Identity::Rootless(maps) = HelperOptions::new("").identity else { return None };
+    (step.starts_with("become user") && !maps.has_subordinates()).then(|| {
+        "there is only your own id: give yourself ranges in /etc/subuid and /etc/subgid (usermod --add-subuids)"
+            .to_owned()
+    })
 }
 
 impl From<cache::StoreError> for CommandError {

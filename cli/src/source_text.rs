@@ -97,6 +97,9 @@ impl SourceText<'_> {
 
     fn step_error(&self, step: Option<&PlannedStep>, error: &OpError) -> CommandError {
         let mut report = CommandError::from_error(Kind::Failed, error, error.hint());
+        if let OpError::Exec(error) = error {
+            report.hints.extend(crate::report::few_ids(error));
+        }
         let Some(step) = step else { return report };
         report.message = format!("{}{}", self.place(Some(step.line)), report.message);
         if let OpError::Exit { tail, .. } = error {

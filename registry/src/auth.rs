@@ -120,6 +120,12 @@ impl Authenticator {
         Ok(header.filter(|header| Some(header) != refused))
     }
 
+    /// Uses this login for `registry`, whatever the files say.
+    pub(crate) async fn log_in(&self, registry: &str, credential: Credential) {
+        let login = Login { credential: Some(credential), helper_failure: None };
+        self.hosts.lock().await.insert(registry.to_owned(), Host { login: Some(login), ..Host::default() });
+    }
+
     /// Why no credentials could be had for `registry`, if a helper failed.
     pub(crate) async fn helper_failure(&self, registry: &str) -> Option<String> {
         self.hosts.lock().await.get(registry)?.login.as_ref()?.helper_failure.clone()

@@ -48,9 +48,10 @@ pub(crate) struct Login {
     pub(crate) helper_failure: Option<String>,
 }
 
+/// The parts of a `config.json` that are about logins.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct File {
+pub(crate) struct File {
     auths: BTreeMap<String, Entry>,
     cred_helpers: BTreeMap<String, String>,
     creds_store: String,
@@ -101,12 +102,16 @@ fn read(path: &Path) -> Result<Option<File>, RegistryError> {
 }
 
 impl File {
-    fn login(&self, registry: &str) -> Login {
-        let key = if registry == "docker.io" { HUB_KEY } else { registry };
-        let helper = self.cred_helpers.get(registry).or_else(|| self.cred_helpers.get(key));
-        let helper = helper.map(String::as_str).or(Some(self.creds_store.as_str()).filter(|name| !name.is_empty()));
+    /// The name of the credential helper to ask.
+    pub(crate) fn helper(&self, registry: &str) -> Option<&str> {
+        let own = self.cred_helpers.get(registry).or_else(|| self.cred_helpers.get(server_key(registry)));
+        own.map(String::as_str).or(Some(self.creds_store.as_str()).filter(|name| !name.is_empty()))
+    }
+
+    /// What is known about a registry.
+    pub(crate) fn login(&self, registry: &str) -> Login {
         let mut login = Login::default();
-        match helper.map(|name| ask_helper(name, key)) {
+        match self.helper(registry).map(|name| ask_helper(name, server_key(registry))) {
             Some(Ok(credential)) => login.credential = credential,
             Some(Err(failure)) => login.helper_failure = Some(failure),
             None => {}
@@ -118,9 +123,19 @@ impl File {
     }
 
     fn entry(&self, registry: &str) -> Option<&Entry> {
-        let wanted = if registry == "docker.io" { "index.docker.io" } else { registry };
-        self.auths.get(registry).or_else(|| self.auths.iter().find(|(key, _)| host_of(key) == wanted).map(|(_, e)| e))
+        self.auths.get(registry).or_else(|| self.auths.iter().find(|(key, _)| refers_to(key, registry)).map(|(_, e)| e))
     }
+}
+
+/// What docker calls a registry in its files and to helpers.
+pub(crate) fn server_key(registry: &str) -> &str {
+    if registry == "docker.io" { HUB_KEY } else { registry }
+}
+
+/// Whether a key of `auths` is about a registry.
+pub(crate) fn refers_to(key: &str, registry: &str) -> bool {
+    let wanted = if registry == "docker.io" { "index.docker.io" } else { registry };
+    key == registry || host_of(key) == wanted
 }
 
 /// Keys of `auths` are hosts or old URLs such as `https://host/v1/`.

@@ -208,13 +208,13 @@ impl RegistryError {
             }
             Self::Denied { name, .. } => {
                 let login = match name.split_once('/') {
-                    Some((host, _)) if host.contains(['.', ':']) => format!("docker login {host}"),
-                    _ => "docker login".to_owned(),
+                    Some((host, _)) if host.contains(['.', ':']) => format!("rbuild login {host}"),
+                    _ => "rbuild login".to_owned(),
                 };
                 Some(format!("check the name, or log in with `{login}`"))
             }
             Self::Status { status: 429, .. } => {
-                Some("the registry limits how often it may be asked; a `docker login` usually raises the limit".to_owned())
+                Some("the registry limits how often it may be asked; a login (`rbuild login`) usually raises the limit".to_owned())
             }
             Self::Unreachable { failure: Failure::Certificate, .. } => Some(
                 "put the registry's CA into /etc/docker/certs.d/HOST/ca.crt, or accept any certificate with --tls-verify=false"
@@ -356,6 +356,6 @@ mod tests {
             helper: None,
         };
         insta::assert_snapshot!(denied, @"pull access denied for `ghcr.io/a/b`: repository does not exist or needs a login");
-        insta::assert_snapshot!(denied.hint().unwrap(), @"check the name, or log in with `docker login ghcr.io`");
+        insta::assert_snapshot!(denied.hint().unwrap(), @"check the name, or log in with `rbuild login ghcr.io`");
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The API blocks; inside, requests run on a small runtime that starts with the first request. The crate stores nothing on
-//! disk and knows no layers: it hands out readers that verify what they read, and takes readers for what it uploads.
+//! disk (`login` edits a text) and knows no layers: it hands out readers that verify what they read, and takes readers for what it uploads.
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -20,6 +20,7 @@ mod clients;
 mod credentials;
 mod error;
 pub mod http;
+pub mod login;
 mod manifest;
 pub mod objects;
 mod platform;

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::auth::{Authenticator, Scopes};
 use crate::client::Config;
 use crate::clients::{Clients, host_and_port, is_loopback};
+use crate::credentials::Credential;
 use crate::error::redact;
 use crate::{Diagnostic, Failure, RegistryError, Retry};
 
@@ -121,6 +122,11 @@ impl Transport {
 
     pub(crate) fn retry(&self) -> &Retry {
         &self.retry
+    }
+
+    /// Uses this login for `registry`, whatever the files say.
+    pub(crate) async fn log_in(&self, registry: &str, credential: Credential) {
+        self.auth.log_in(registry, credential).await;
     }
 
     /// Why no credentials could be had for `registry`, if a helper failed.

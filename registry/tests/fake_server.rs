@@ -333,7 +333,7 @@ fn basic_logins_and_their_absence() {
     let (client, _dir) = logged_in(&server, r#"{"username":"u","password":"p"}"#);
     client.head(&name(&server, "a/b")).unwrap();
     let error = self::client().head(&name(&server, "a/b")).unwrap_err();
-    assert!(error.hint().unwrap().contains(&format!("docker login {}", server.host())), "{:?}", error.hint());
+    assert!(error.hint().unwrap().contains(&format!("rbuild login {}", server.host())), "{:?}", error.hint());
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) struct RmiArgs {
     /// Names or ids
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
-    /// Remove the image with all its names
+    /// Also what containers use, and with an id all names of its image; what is not there is no error
     #[arg(long, short)]
     pub(crate) force: bool,
 }
@@ -104,6 +104,34 @@ pub(crate) struct PushArgs {
     /// Verify TLS certificates of registries
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) tls_verify: bool,
+}
+
+/// Keep a login for a registry in docker's file (~/.docker/config.json), or with the credential helper that it names
+#[derive(Debug, clap::Args)]
+pub(crate) struct LoginArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "REGISTRY")]
+    pub(crate) server: Option<String>,
+    /// User name
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// Password, which other users of this machine can see
+    #[arg(long, short, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    pub(crate) password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// Verify TLS certificates of registries
+    #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) tls_verify: bool,
+}
+
+/// Forget the login for a registry
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogoutArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "REGISTRY")]
+    pub(crate) server: Option<String>,
 }
 
 /// Remove what nothing uses: images without a name, old results, caches

@@ -5,11 +5,16 @@ mod build;
 mod cache;
 mod history;
 mod image;
+mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+use words::Meaning;
+
+use crate::report::CommandError;
 
 pub(crate) use bake::BakeArgs;
 pub(crate) use build::{BuildArgs, SpaceArgs};
@@ -21,8 +26,8 @@ pub(crate) use history::{
     HistoryCommand, HistoryLogsArgs, HistoryLsArgs, HistoryRmArgs, HistoryShowArgs,
 };
 pub(crate) use image::{
-    DfArgs, DoctorArgs, FsckArgs, ImagesArgs, InspectArgs, LoadArgs, PruneArgs, PullArgs, PushArgs, RmiArgs, SaveArgs,
-    TagArgs,
+    DfArgs, DoctorArgs, FsckArgs, ImagesArgs, InspectArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs,
+    PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
 
 /// Builds images from Dockerfiles and runs them, without a daemon.
@@ -89,6 +94,10 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Send an image to its registry
     Push(PushArgs),
+    /// Keep a login for a registry
+    Login(LoginArgs),
+    /// Forget the login for a registry
+    Logout(LogoutArgs),
     /// Remove what nothing uses
     Prune(PruneArgs),
     /// Print what the store holds
@@ -97,6 +106,8 @@ pub(crate) enum Command {
     Fsck(FsckArgs),
     /// Print what this machine can do
     Doctor(DoctorArgs),
+    /// Print the version
+    Version,
     /// Containers
     #[command(flatten)]
     Container(crate::container::Command),
@@ -105,24 +116,34 @@ pub(crate) enum Command {
 /// Global options that take a value, which may stand before the command.
 const GLOBAL_WITH_VALUE: [&str; 2] = ["--root", "--log-level"];
 
-/// Puts `build` in where the command was left out: `rbuild -t app .`.
-pub(crate) fn with_command(definition: &clap::Command, mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Puts `build` in where the command was left out: `rbuild -t app .`; and the command for docker's other words (`words`).
+///
+/// # Errors
+/// When the first word is neither a command nor what can be built.
+pub(crate) fn with_command(
+    definition: &clap::Command,
+    mut arguments: Vec<OsString>,
+) -> Result<Vec<OsString>, CommandError> {
     let known: Vec<&str> = definition.get_subcommands().flat_map(clap::Command::get_name_and_visible_aliases).collect();
     let mut position = 1;
     while let Some(argument) = arguments.get(position).and_then(|a| a.to_str()) {
         match argument {
-            "-h" | "--help" | "-V" | "--version" => return arguments,
+            "-h" | "--help" | "-V" | "--version" => return Ok(arguments),
             "-D" | "--debug" => position += 1,
             flag if GLOBAL_WITH_VALUE.contains(&flag) => position += 2,
             flag if GLOBAL_WITH_VALUE.iter().any(|known| flag.starts_with(&format!("{known}="))) => position += 1,
-            word if known.contains(&word) => return arguments,
+            word if known.contains(&word) => return Ok(arguments),
             _ => break,
         }
     }
-    if position < arguments.len() {
-        arguments.insert(position, "build".into());
+    let Some(first) = arguments.get(position) else { return Ok(arguments) };
+    let next = arguments.get(position + 1).and_then(|next| next.to_str());
+    match first.to_str().map_or(Meaning::Build, |word| words::meaning(word, next, &known)) {
+        Meaning::Build => arguments.insert(position, "build".into()),
+        Meaning::Command(command, count) => drop(arguments.splice(position..position + count, [command.into()])),
+        Meaning::Nothing(error) => return Err(error),
     }
-    arguments
+    Ok(arguments)
 }
 
 #[cfg(test)]
@@ -133,7 +154,12 @@ mod tests {
 
     fn completed(line: &str) -> String {
         let words = line.split(' ').map(OsString::from).collect();
-        with_command(&Cli::command(), words).into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+        with_command(&Cli::command(), words)
+            .unwrap()
+            .into_iter()
+            .map(|w| w.into_string().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -144,6 +170,8 @@ mod tests {
         assert_eq!(completed("rbuild --root=/x images"), "rbuild --root=/x images");
         assert_eq!(completed("rbuild --help"), "rbuild --help");
         assert_eq!(completed("rbuild build ."), "rbuild build .");
+        assert_eq!(completed("rbuild -D image ls -q"), "rbuild -D images -q");
+        assert!(with_command(&Cli::command(), vec!["rbuild".into(), "biuld".into(), ".".into()]).is_err());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use solver::analyze::{Advice, Analysis, Cause, StepCost, analyze, load};
 use super::build::project_of;
 use super::history::{seconds, subject};
 use crate::args::AnalyzeArgs;
-use crate::container::show;
 use crate::context::Context;
+use crate::output::show;
 use crate::report::CommandError;
 
 /// So many causes are printed; JSON has them all.

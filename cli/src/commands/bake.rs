@@ -15,6 +15,7 @@ use crate::args::{BakeArgs, BuildArgs};
 use crate::bake::{self, BakeError, BakeFile, Loaded, Override, Resolved, ResolvedTarget, Surroundings};
 use crate::context::Context;
 use crate::excerpt::{Excerpt, lines_of};
+use crate::output;
 use crate::report::CommandError;
 use crate::style::Style;
 
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &BakeArgs, context: &Context) -> Result<ExitCode, Comman
         if loaded.is_empty() { error.hint("the files define no targets") } else { error }
     })?;
     if args.print {
-        println!("{:#}", bake::printed(&resolved));
+        output::say(format_args!("{:#}", bake::printed(&resolved)));
         return Ok(ExitCode::SUCCESS);
     }
     build(args, &files, &resolved, context)
@@ -266,9 +267,9 @@ fn list(loaded: &Loaded, what: &str) -> Result<ExitCode, CommandError> {
             });
             Value::Object(pairs.filter(|(_, cell)| cell != "").collect())
         };
-        println!("{:#}", rows.into_iter().map(object).collect::<Value>());
+        output::say(format_args!("{:#}", rows.into_iter().map(object).collect::<Value>()));
     } else {
-        print!("{}", crate::commands::check::table(head, rows));
+        output::show(&crate::commands::check::table(head, rows));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use super::build::with_file_or_stdout;
 use crate::args::{CacheCommand, MountsCommand, MountsExportArgs, MountsImportArgs, MountsLsArgs, MountsQuotaArgs};
 use crate::container::allow_removal;
 use crate::context::Context;
+use crate::output;
 use crate::progress::size;
 use crate::report::{CommandError, Kind};
 
@@ -31,7 +32,7 @@ pub(crate) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode,
             for text in &args.mounts {
                 for mount in find(&store, text)? {
                     store.remove_cache_mount(&mount.id)?;
-                    println!("Removed {}", Shown::new(&mount));
+                    output::tell(format_args!("Removed {}", Shown::new(&mount)));
                 }
             }
         }
@@ -74,16 +75,22 @@ fn list(args: &MountsLsArgs, store: &Store) -> Result<(), CommandError> {
                     "instances": mount.instances, "in_use": mount.in_use,
                     "created": time(mount.created), "last_used": time(mount.last_used),
                 });
-                println!("{line}");
+                output::say(line);
             }
         }
         "table" => {
-            println!("{:<12}  {:<32} {:<14} {:>10} {:>10}  LAST USED", "ID", "NAME", "OWNER", "SIZE", "QUOTA");
+            output::say(format_args!(
+                "{:<12}  {:<32} {:<14} {:>10} {:>10}  LAST USED",
+                "ID", "NAME", "OWNER", "SIZE", "QUOTA"
+            ));
             for mount in &mounts {
                 let Shown { id, name, owner } = Shown::new(mount);
                 let quota = quotas.get(name).map_or_else(|| "-".to_owned(), |bytes| size(*bytes));
                 let used = if mount.in_use { "now".to_owned() } else { time(mount.last_used) };
-                println!("{id:<12}  {name:<32} {owner:<14} {:>10} {quota:>10}  {used}", size(mount.size.bytes));
+                output::say(format_args!(
+                    "{id:<12}  {name:<32} {owner:<14} {:>10} {quota:>10}  {used}",
+                    size(mount.size.bytes)
+                ));
             }
         }
         other => return Err(CommandError::input(format!("unknown format `{other}`"))),
@@ -154,7 +161,7 @@ fn import(args: &MountsImportArgs, store: &Store) -> Result<(), CommandError> {
         return Err(error.hint("remove it first: `rbuild cache mounts rm`"));
     }
     drop(mount);
-    println!("Imported {}", args.name);
+    output::tell(format_args!("Imported {}", args.name));
     Ok(())
 }
 

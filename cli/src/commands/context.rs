@@ -9,6 +9,7 @@ use solver::files::local::LocalDir;
 use solver::files::source::Entry;
 
 use crate::args::{ContextCommand, ContextDirArgs, ContextLsArgs, ContextWhyArgs};
+use crate::output;
 use crate::progress::size;
 use crate::report::CommandError;
 
@@ -44,12 +45,12 @@ fn list(args: &ContextLsArgs) -> Result<ExitCode, CommandError> {
     let bytes: u64 = entries.iter().map(|entry| entry.size()).sum();
     match args.format.as_str() {
         "table" => {
-            entries.iter().for_each(|entry| println!("{}", line(entry)));
-            println!("{files} files, {}", size(bytes));
+            entries.iter().for_each(|entry| output::say(line(entry)));
+            output::say(format_args!("{files} files, {}", size(bytes)));
         }
         "json" => {
             let list: Vec<Value> = entries.iter().map(|entry| as_json(entry)).collect();
-            println!("{:#}", json!({"files": list, "total": {"files": files, "bytes": bytes}}));
+            output::say(format_args!("{:#}", json!({"files": list, "total": {"files": files, "bytes": bytes}})));
         }
         other => return Err(CommandError::input(format!("unknown format `{other}`")).hint("use table or json")),
     }
@@ -88,7 +89,9 @@ fn why(args: &ContextWhyArgs) -> Result<ExitCode, CommandError> {
     for path in &args.paths {
         let inside = inside(&args.context, path)?;
         let (answer, ignored) = decide(&context, &inside)?;
-        println!("{inside}: {answer}");
+        let there = args.context.join(&inside).symlink_metadata().is_ok();
+        let doubt = if there { "" } else { "there is no such file; it would be " };
+        output::say(format_args!("{inside}: {doubt}{answer}"));
         left_out |= ignored;
     }
     Ok(if left_out { ExitCode::from(1) } else { ExitCode::SUCCESS })

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::args::DfArgs;
 use crate::context::Context;
+use crate::output;
 use crate::progress::size;
 use crate::report::CommandError;
 
@@ -19,11 +20,11 @@ pub(crate) fn run(args: &DfArgs, context: &Context) -> Result<ExitCode, CommandE
     let fits = |entry: &&Entry| filter.iter().all(|condition| condition.holds(entry, now));
     let entries: Vec<&Entry> = ledger.entries.iter().filter(fits).collect();
     match args.format.as_str() {
-        "json" => println!("{}", to_json(&ledger, args.verbose.then_some(entries.as_slice()))),
+        "json" => output::say(to_json(&ledger, args.verbose.then_some(entries.as_slice()))),
         "table" => {
-            print!("{}", group_table(&ledger));
+            output::show(&group_table(&ledger));
             if args.verbose {
-                print!("\n{}\n{}", kind_table(&ledger), entry_table(&entries, args.no_trunc));
+                output::show(&format!("\n{}\n{}", kind_table(&ledger), entry_table(&entries, args.no_trunc)));
             }
         }
         other => return Err(CommandError::input(format!("unknown format `{other}`"))),
@@ -101,7 +102,8 @@ fn used(time: Timestamp) -> String {
         .map_or_else(|_| "unknown".to_owned(), |time| super::images::ago(&time.to_string()))
 }
 
-fn clip(text: &str, width: usize) -> String {
+/// At most `width` characters, the last of them `…` when some were left out.
+pub(super) fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::DoctorArgs;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 use crate::style::Style;
 
@@ -22,17 +23,17 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<ExitCode, Comm
                 findings.iter().map(|found| (found.subject.to_owned(), finding(found))).collect();
             facts.insert("store".to_owned(), json!({"good": true, "detail": store.root(), "hint": null}));
             facts.insert("runs as".to_owned(), json!({"good": true, "detail": identity, "hint": null}));
-            println!("{}", Value::Object(facts));
+            output::say(Value::Object(facts));
         }
         "table" => {
             let style = Style::of_stdout();
-            println!("{:<16} {}", "store", store.root().display());
-            println!("{:<16} {identity}", "runs as");
+            output::say(format_args!("{:<16} {}", "store", store.root().display()));
+            output::say(format_args!("{:<16} {identity}", "runs as"));
             for found in &findings {
                 let mark = if found.good { String::new() } else { format!("{} ", style.warning("!")) };
-                println!("{:<16} {mark}{}", found.subject, found.detail);
+                output::say(format_args!("{:<16} {mark}{}", found.subject, found.detail));
                 if let Some(hint) = &found.hint {
-                    println!("{:<16} {} {hint}", "", style.hint("hint:"));
+                    output::say(format_args!("{:<16} {} {hint}", "", style.hint("hint:")));
                 }
             }
         }

@@ -12,8 +12,8 @@ use solver::history::{self, PastStep};
 
 use super::history::{find, seconds, status_word, subject, word};
 use crate::args::ExplainArgs;
-use crate::container::show;
 use crate::context::Context;
+use crate::output::show;
 use crate::report::CommandError;
 
 /// So many files of one step are printed; JSON has them all.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::args::FsckArgs;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Looks for damage; exit code 1 when some is left.
@@ -11,18 +12,18 @@ pub(crate) fn run(args: &FsckArgs, context: &Context) -> Result<ExitCode, Comman
     let store = context.store()?;
     let mut problems = store.fsck()?;
     for problem in &problems {
-        println!("{problem}");
+        output::tell(problem);
     }
     if args.repair && !problems.is_empty() {
         for cured in store.repair()? {
-            println!("removed {cured}");
+            output::tell(format_args!("removed {cured}"));
         }
         problems = store.fsck()?;
     }
     match problems.len() {
-        0 => println!("no problems found"),
-        1 => println!("1 problem found"),
-        n => println!("{n} problems found"),
+        0 => output::tell("no problems found"),
+        1 => output::tell("1 problem found"),
+        n => output::tell(format_args!("{n} problems found")),
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -8,23 +8,27 @@ use serde_json::json;
 
 use crate::args::{ImagesArgs, InspectArgs, RmiArgs, TagArgs};
 use crate::context::Context;
+use crate::output;
 use crate::progress::size;
 use crate::report::CommandError;
 
 /// What a name or the start of an id stands for.
 pub(crate) fn find(store: &Store, text: &str) -> Result<(Target, Option<Reference>), CommandError> {
+    lookup(store, text)?.ok_or_else(|| no_such_image(text))
+}
+
+/// The same; none when there is no such image.
+fn lookup(store: &Store, text: &str) -> Result<Option<(Target, Option<Reference>)>, CommandError> {
     if let Ok(reference) = text.parse::<Reference>() {
         let reference = reference.with_default_tag();
         if let Some(target) = store.name(&reference)? {
-            return Ok((target, Some(reference)));
+            return Ok(Some((target, Some(reference))));
         }
     }
     let prefix = text.strip_prefix("sha256:").unwrap_or(text);
     let is_id = prefix.len() >= 2 && prefix.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_id && let Some(image) = store.find_image(prefix)? {
-        return Ok((Target::Image(image.id), None));
-    }
-    Err(no_such_image(text))
+    let image = if is_id { store.find_image(prefix)? } else { None };
+    Ok(image.map(|image| (Target::Image(image.id), None)))
 }
 
 fn no_such_image(text: &str) -> CommandError {
@@ -51,21 +55,25 @@ pub(crate) fn list(args: &ImagesArgs, context: &Context) -> Result<ExitCode, Com
     rows.sort_by(|a, b| b.2.cmp(&a.2));
     let id = |digest: &oci::Digest| if args.no_trunc { digest.to_string() } else { digest.short() };
     match args.format.as_str() {
-        _ if args.quiet => rows.iter().for_each(|row| println!("{}", id(&row.1))),
+        _ if args.quiet => rows.iter().for_each(|row| output::say(id(&row.1))),
         "json" => {
             for (name, digest, created, bytes) in &rows {
                 let (repository, tag) = name_parts(name.as_ref());
-                println!(
-                    "{}",
-                    json!({"Repository": repository, "Tag": tag, "ID": digest.to_string(), "CreatedAt": created, "Size": bytes})
+                output::say(
+                    json!({"Repository": repository, "Tag": tag, "ID": digest.to_string(), "CreatedAt": created, "Size": bytes}),
                 );
             }
         }
         "table" => {
-            println!("{:<30} {:<15} {:<14} {:<18} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED");
+            output::say(format_args!("{:<30} {:<15} {:<14} {:<18} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED"));
             for (name, digest, created, bytes) in &rows {
                 let (repository, tag) = name_parts(name.as_ref());
-                println!("{repository:<30} {tag:<15} {:<14} {:<18} {}", id(digest), ago(created), size(*bytes));
+                output::say(format_args!(
+                    "{repository:<30} {tag:<15} {:<14} {:<18} {}",
+                    id(digest),
+                    ago(created),
+                    size(*bytes)
+                ));
             }
         }
         other => return Err(CommandError::input(format!("unknown format `{other}`"))),
@@ -98,50 +106,51 @@ pub(crate) fn ago(time: &str) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
-/// Removes names; an image without a name goes too.
+/// Removes names; an image without a name goes too. What is not there is only said with `--force`, as docker does.
 pub(crate) fn remove(args: &RmiArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
-    let mut failed = None;
-    for text in &args.images {
-        if let Err(error) = remove_one(&store, text, args.force) {
-            failed.get_or_insert(error);
-        }
-    }
-    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+    crate::container::for_each(&args.images, |text| match lookup(&store, text)? {
+        Some((target, name)) => remove_one(&store, text, &target, name, args.force),
+        None if args.force => Ok(output::note_text(&no_such_image(text).warning())),
+        None => Err(no_such_image(text)),
+    })
 }
 
-fn remove_one(store: &Store, text: &str, force: bool) -> Result<(), CommandError> {
-    let (target, name) = find(store, text)?;
-    let ids = store.images_of(&target)?;
+/// A name goes alone, an id with all names that the image has.
+fn remove_one(
+    store: &Store,
+    text: &str,
+    target: &Target,
+    name: Option<Reference>,
+    force: bool,
+) -> Result<(), CommandError> {
     let names: Vec<Reference> =
-        store.names()?.into_iter().filter(|(_, named)| *named == target).map(|(name, _)| name).collect();
-    let mut users = Vec::new();
-    for id in &ids {
-        users.extend(crate::container::made_of(store, id)?);
+        store.names()?.into_iter().filter(|(_, named)| named == target).map(|(name, _)| name).collect();
+    if name.is_none() && names.len() > 1 && !force {
+        let error = CommandError::failed(format!("image {text} has {} names", names.len()));
+        return Err(error.hint("name the one to remove, or use --force to remove all of them"));
     }
-    if !force
-        && let Some(user) = users.first()
-        && (name.is_none() || names.len() == 1)
-    {
-        let error = CommandError::failed(format!("image {text} is being used by container {user}"));
-        return Err(error.hint("remove the container first, or use --force to take the name away"));
+    let ids = store.images_of(target)?;
+    let last = name.is_none() || names.len() == 1;
+    if last && !force {
+        check_unused(store, text, &ids)?;
     }
-    let doomed = match name {
-        Some(name) if !force => vec![name],
-        None if names.len() > 1 && !force => {
-            let error = CommandError::failed(format!("image {text} has {} names", names.len()));
-            return Err(error.hint("name the one to remove, or use --force"));
-        }
-        _ => names.clone(),
-    };
-    for name in &doomed {
-        store.remove_name(name)?;
-        println!("Untagged: {}", name.familiar());
+    for name in name.map_or(names, |name| vec![name]) {
+        store.remove_name(&name)?;
+        output::tell(format_args!("Untagged: {}", name.familiar()));
     }
-    if doomed.len() == names.len() {
-        for id in ids {
-            store.remove_image(&id)?;
-            println!("Deleted: {id}");
+    for id in ids.iter().filter(|_| last) {
+        store.remove_image(id)?;
+        output::tell(format_args!("Deleted: {id}"));
+    }
+    Ok(())
+}
+
+fn check_unused(store: &Store, text: &str, ids: &[oci::Digest]) -> Result<(), CommandError> {
+    for id in ids {
+        if let Some(user) = crate::container::made_of(store, id)?.first() {
+            let error = CommandError::failed(format!("image {text} is being used by container {user}"));
+            return Err(error.hint("remove the container first, or use --force"));
         }
     }
     Ok(())
@@ -171,7 +180,7 @@ pub(crate) fn inspect(args: &InspectArgs, context: &Context) -> Result<ExitCode,
     }
     let text = serde_json::to_string_pretty(&found)
         .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
-    println!("{text}");
+    output::say(text);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -190,6 +199,8 @@ fn image_json(store: &Store, id: oci::Digest) -> Result<serde_json::Value, Comma
     Ok(json!({
         "Id": id.to_string(),
         "RepoTags": names,
+        // The store does not keep which manifest of a registry an image came with.
+        "RepoDigests": [],
         "Created": config.created,
         "Author": config.author.clone().unwrap_or_default(),
         "Architecture": config.architecture,
@@ -217,11 +228,11 @@ pub(crate) fn history(image: &str, no_trunc: bool, context: &Context) -> Result<
         };
         rows.push((entry, bytes));
     }
-    println!("{:<16} {:<70} SIZE", "CREATED", "CREATED BY");
+    output::say(format_args!("{:<16} {:<70} SIZE", "CREATED", "CREATED BY"));
     for (entry, bytes) in rows.into_iter().rev() {
         let by = entry.created_by.clone().unwrap_or_default().replace(['\n', '\t'], " ");
-        let by: String = if no_trunc { by } else { by.chars().take(70).collect() };
-        println!("{:<16} {by:<70} {}", ago(entry.created.as_deref().unwrap_or_default()), size(bytes));
+        let by = if no_trunc { by } else { super::df::clip(&by, 70) };
+        output::say(format_args!("{:<16} {by:<70} {}", ago(entry.created.as_deref().unwrap_or_default()), size(bytes)));
     }
     Ok(ExitCode::SUCCESS)
 }

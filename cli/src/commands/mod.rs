@@ -13,6 +13,7 @@ mod filter;
 mod fsck;
 pub(crate) mod history;
 mod images;
+mod login;
 mod prune;
 mod report_file;
 pub(crate) mod transfer;
@@ -41,10 +42,20 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, Comma
         Command::Save(args) => transfer::save(&args, context),
         Command::Pull(args) => transfer::pull(&args, context),
         Command::Push(args) => transfer::push(&args, context),
+        Command::Login(args) => login::login(&args, context),
+        Command::Logout(args) => login::logout(&args),
+        Command::Version => version(),
         Command::Prune(args) => prune::run(&args, context),
         Command::Df(args) => df::run(&args, context),
         Command::Fsck(args) => fsck::run(&args, context),
         Command::Doctor(args) => doctor::run(&args, context),
         Command::Container(command) => crate::container::run(command, context),
     }
+}
+
+/// What `--version` prints, and what the program was made for.
+fn version() -> Result<ExitCode, CommandError> {
+    let platform = oci::Platform::host();
+    crate::output::say(format_args!("rbuild {}\nplatform {platform}", env!("CARGO_PKG_VERSION")));
+    Ok(ExitCode::SUCCESS)
 }

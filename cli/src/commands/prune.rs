@@ -1,6 +1,6 @@
 //! `prune`: removes what nothing uses, as far as its flags say.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 
 use cache::{Entry, PrunePolicy, Pruned, Select, SpaceLimit, Store, Timestamp};
@@ -8,6 +8,7 @@ use cache::{Entry, PrunePolicy, Pruned, Select, SpaceLimit, Store, Timestamp};
 use super::df::entry_table;
 use crate::args::PruneArgs;
 use crate::context::Context;
+use crate::output;
 use crate::progress::size;
 use crate::report::CommandError;
 
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &PruneArgs, context: &Context) -> Result<ExitCode, Comma
     // Where no helper can be had, the user's own rights must do.
     crate::container::allow_removal(&store).ok();
     let pruned = store.prune(&policy)?;
-    print!("{}", render(&pruned, args));
+    output::tell_text(&render(&pruned, args));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -86,9 +87,8 @@ fn confirmed(what: &str) -> Result<bool, CommandError> {
         let error = CommandError::input("prune asks before it removes anything, and there is nobody to ask");
         return Err(error.hint("use --force"));
     }
-    eprint!("This will remove {what}. Continue? [y/N] ");
+    output::note_text(&format!("This will remove {what}. Continue? [y/N] "));
     let failed = |error| CommandError::failed(format!("cannot read the answer: {error}"));
-    std::io::stderr().flush().map_err(failed)?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(failed)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -11,6 +11,7 @@ use super::build::with_file_or_stdout;
 use super::images::find;
 use crate::args::{LoadArgs, PullArgs, PushArgs, SaveArgs};
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Reads images from a file or standard input.
@@ -32,12 +33,12 @@ pub(crate) fn load(args: &LoadArgs, context: &Context) -> Result<ExitCode, Comma
     for image in loaded {
         let id = image.target.digest();
         if args.quiet {
-            println!("{id}");
+            output::tell(id);
         } else if image.names.is_empty() {
-            println!("Loaded image {id}");
+            output::tell(format_args!("Loaded image {id}"));
         }
         for name in image.names.iter().filter(|_| !args.quiet) {
-            println!("Loaded image {}", name.familiar());
+            output::tell(format_args!("Loaded image {}", name.familiar()));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -84,9 +85,9 @@ pub(crate) fn pull(args: &PullArgs, context: &Context) -> Result<ExitCode, Comma
     };
     let image = pull_image(&store, context, &name, &platform, args.tls_verify)?;
     if args.quiet {
-        println!("{}", image.id);
+        output::tell(image.id);
     } else {
-        println!("Pulled {} ({})", name.familiar(), image.id);
+        output::tell(format_args!("Pulled {} ({})", name.familiar(), image.id));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,7 +120,7 @@ pub(crate) fn push(args: &PushArgs, context: &Context) -> Result<ExitCode, Comma
     let client = context.registry(args.tls_verify);
     let exported = exporter::push(&store, &client, &images, &name, &options, &|_, _, _| {})?;
     if !args.quiet {
-        println!("Pushed {} ({})", name.familiar(), exported.descriptor.digest);
+        output::tell(format_args!("Pushed {} ({})", name.familiar(), exported.descriptor.digest));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -101,6 +101,9 @@ pub(crate) struct Life {
 /// A health check, complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HealthPlan {
+    /// As image or flags have it, for people: `CMD-SHELL` or `CMD`, then the words. Empty in containers of earlier versions.
+    #[serde(default)]
+    pub(crate) test: Vec<String>,
     /// Program and arguments; 0 means healthy.
     pub(crate) args: Vec<String>,
     /// From the end of a check to the next.

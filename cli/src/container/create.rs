@@ -9,10 +9,11 @@ use oci::layer::LayerPath;
 
 use super::args::CreateArgs;
 use super::config::{Config, MountSource};
-use super::plan::{Inputs, PlanError, plan};
+use super::plan::{Inputs, PlanError, plan, remarks};
 use super::volume::{self, VolumeError};
 use super::{image, names};
 use crate::context::Context;
+use crate::output;
 use crate::report::{CommandError, Kind};
 
 /// Directory of a container's changes.
@@ -43,6 +44,7 @@ pub(crate) fn create(
         return Err(CommandError::failed(format!("the file `{}` for the container's id exists", file.display()))
             .hint("remove it, or name another one with --cidfile"));
     }
+    remarks(args).iter().for_each(output::warn);
     let (image, image_config) = image::obtain(store, context, args)?;
     let id = names::id(names::random().map_err(no_random)?);
     let config = make_plan(store, args, image, &image_config.config)?;
@@ -149,7 +151,8 @@ fn named_directory(store: &Store, name: Option<&str>, id: &str, config: &Config)
     if let Some(name) = name {
         return store.create_container(id, name, &pins, config).map_err(|error| match &error {
             StoreError::NameTaken { .. } => {
-                CommandError::from(error).hint("remove or rename that container, or use another --name")
+                let hint = "remove or rename that container, or use another --name";
+                CommandError::from_error(Kind::Failed, &error, Some(hint.to_owned()))
             }
             _ => error.into(),
         });

@@ -6,9 +6,9 @@ use cache::{ContainerDir, Store};
 use executor::Helper;
 
 use super::config::Config;
-use super::output;
 use super::supervisor::{Attachment, Supervisor, Watch};
 use super::terminal::{self, RawMode};
+use crate::output;
 use crate::report::{CommandError, Kind};
 
 /// What a command that stays gives its container.

@@ -202,6 +202,7 @@ mod tests {
 
     fn plan(start_period: u64, retries: u32) -> HealthPlan {
         HealthPlan {
+            test: Vec::new(),
             args: vec!["true".into()],
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),

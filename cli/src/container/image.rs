@@ -5,9 +5,9 @@ use oci::{ImageConfig, Platform, Reference};
 
 use super::args::{CreateArgs, Pull};
 use super::config::ImageUse;
-use super::output;
 use crate::commands::transfer::{pull_image, reference};
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Finds the image, and fetches it when the flags say so.

@@ -104,7 +104,7 @@ fn config_json(seen: &Seen) -> Value {
         "StopSignal": signal_name(config.life.stop_signal),
         "StopTimeout": config.life.stop_timeout,
         "Healthcheck": config.life.health.as_ref().map(|plan| json!({
-            "Test": plan.args,
+            "Test": if plan.test.is_empty() { &plan.args } else { &plan.test },
             "Interval": nanoseconds(plan.interval),
             "Timeout": nanoseconds(plan.timeout),
             "StartPeriod": nanoseconds(plan.start_period),

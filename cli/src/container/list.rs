@@ -14,12 +14,25 @@ use super::state::{BoundPort, Phase, State};
 /// A command longer than this is cut.
 const COMMAND: usize = 20;
 
-/// A filter that does not exist.
+/// A filter that no container can pass.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown filter `{name}`")]
-pub(crate) struct UnknownFilter {
-    /// As given.
-    pub(crate) name: String,
+pub(crate) enum FilterError {
+    /// It does not exist.
+    #[error("unknown filter `{name}`")]
+    Unknown {
+        /// As given.
+        name: String,
+    },
+    /// Its value does not.
+    #[error("`{value}` is no value for the filter `{name}`: {expected}")]
+    Value {
+        /// The filter.
+        name: String,
+        /// As given.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
 }
 
 /// Filters of one key are alternatives, but for labels, which must all be there; keys must all hold.
@@ -28,12 +41,17 @@ pub(crate) struct Filters(Vec<(String, String)>);
 
 impl Filters {
     /// From `--filter`.
-    pub(crate) fn new(flags: &[(String, String)]) -> Result<Self, UnknownFilter> {
+    pub(crate) fn new(flags: &[(String, String)]) -> Result<Self, FilterError> {
         const KNOWN: [&str; 9] = ["name", "id", "status", "label", "ancestor", "health", "network", "volume", "exited"];
-        match flags.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
-            Some((name, _)) => Err(UnknownFilter { name: name.clone() }),
-            None => Ok(Self(flags.to_vec())),
+        if let Some((name, _)) = flags.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
+            return Err(FilterError::Unknown { name: name.clone() });
         }
+        for (name, value) in flags {
+            if let Some(expected) = wrong_value(name, value) {
+                return Err(FilterError::Value { name: name.clone(), value: value.clone(), expected });
+            }
+        }
+        Ok(Self(flags.to_vec()))
     }
 
     /// Whether a filter asks for states, so that containers that do not run count too.
@@ -47,6 +65,18 @@ impl Filters {
             "label" => has_label(&seen.config, value),
             _ => self.0.iter().any(|(other, value)| other == name && fits(seen, name, value)),
         })
+    }
+}
+
+/// What a filter takes, when the value is none of that. Docker's words count even where nothing here ever has that state.
+fn wrong_value(name: &str, value: &str) -> Option<&'static str> {
+    const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+    const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+    match name {
+        "status" if !STATES.contains(&value) => Some("created, restarting, running, removing, paused, exited or dead"),
+        "health" if !HEALTH.contains(&value) => Some("starting, healthy, unhealthy or none"),
+        "exited" if value.parse::<i32>().is_err() => Some("an exit code"),
+        _ => None,
     }
 }
 

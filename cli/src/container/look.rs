@@ -39,13 +39,20 @@ impl Seen {
 
 /// The container of a name, an id or the start of an id.
 pub(crate) fn find(store: &Store, text: &str) -> Result<Seen, CommandError> {
-    let gone =
-        || CommandError::failed(format!("no such container: {text}")).hint("`rbuild ps -a` lists all containers");
-    let dir = match store.find_container(text) {
-        Err(StoreError::Missing { .. }) => return Err(gone()),
-        other => other?,
-    };
-    look(store, dir)?.ok_or_else(gone)
+    lookup(store, text)?.ok_or_else(|| no_such_container(text))
+}
+
+/// The same; none when there is no such container.
+pub(crate) fn lookup(store: &Store, text: &str) -> Result<Option<Seen>, CommandError> {
+    match store.find_container(text) {
+        Err(StoreError::Missing { .. }) => Ok(None),
+        other => look(store, other?),
+    }
+}
+
+/// There is no container of this name or id.
+pub(crate) fn no_such_container(text: &str) -> CommandError {
+    CommandError::failed(format!("no such container: {text}")).hint("`rbuild ps -a` lists all containers")
 }
 
 /// All containers, the newest first.

@@ -142,6 +142,16 @@ pub(crate) fn plan(args: &CreateArgs, inputs: &Inputs<'_>) -> Result<Config, Pla
     })
 }
 
+/// Flags that are without effect together with others.
+pub(crate) fn remarks(args: &CreateArgs) -> Vec<&'static str> {
+    let published = !args.publish.is_empty() || args.publish_all;
+    match args.network {
+        NetworkFlag::Host if published => vec!["published ports are discarded with --network host"],
+        NetworkFlag::None if published => vec!["published ports are discarded with --network none"],
+        _ => Vec::new(),
+    }
+}
+
 /// Flags that exist to be refused with a reason.
 fn refuse(args: &CreateArgs) -> Result<(), PlanError> {
     let unsupported = |flag: String, advice| Err(PlanError::Unsupported { flag, advice });
@@ -231,10 +241,13 @@ fn health(args: &CreateArgs, image: &ContainerConfig) -> Option<HealthPlan> {
     let check = image.healthcheck.as_ref().unwrap_or(&unset);
     let shell = || image.shell.clone().unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()]);
     let in_shell = |text: &str| shell().into_iter().chain([text.to_owned()]).collect();
-    let command = match (&args.health_cmd, check.test.split_first()) {
-        (Some(text), _) => in_shell(text),
-        (None, Some((kind, [text]))) if kind == "CMD-SHELL" => in_shell(text),
-        (None, Some((kind, words))) if kind == "CMD" && !words.is_empty() => words.to_vec(),
+    let test = match &args.health_cmd {
+        Some(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
+        None => check.test.clone(),
+    };
+    let command = match test.split_first() {
+        Some((kind, [text])) if kind == "CMD-SHELL" => in_shell(text),
+        Some((kind, words)) if kind == "CMD" && !words.is_empty() => words.to_vec(),
         _ => return None,
     };
     let time = |flag: Option<Duration>, image: u64, default: Duration| {
@@ -242,6 +255,7 @@ fn health(args: &CreateArgs, image: &ContainerConfig) -> Option<HealthPlan> {
         flag.filter(|d| !d.is_zero()).unwrap_or(if image.is_zero() { default } else { image })
     };
     Some(HealthPlan {
+        test,
         args: command,
         interval: time(args.health_interval, check.interval, 30 * SECOND),
         timeout: time(args.health_timeout, check.timeout, 30 * SECOND),
@@ -290,7 +304,7 @@ fn network(args: &CreateArgs, inputs: &Inputs<'_>) -> Result<Network, PlanError>
         place,
         hostname: args.hostname.clone(),
         domain: args.domainname.clone().filter(|domain| !domain.is_empty()),
-        // Without a network of its own there is nothing to forward to; docker drops them as silently.
+        // Without a network of its own there is nothing to forward to (`remarks`).
         publish: if connected { publish } else { Vec::new() },
         exposed: exposed.iter().map(|(port, protocol)| format!("{port}/{protocol}")).collect(),
         extra_hosts: args.add_host.clone(),
@@ -571,6 +585,9 @@ pub(crate) mod tests {
             "/bin/sh -c x every 1s, 30s, 2 times"
         );
         assert_eq!(show("--no-healthcheck i sh", image), "");
+        let test = |line: &str| good(line, image).life.health.unwrap().test;
+        assert_eq!(test("i sh"), ["CMD-SHELL", "check"]);
+        assert_eq!(test("--health-cmd x i sh"), ["CMD-SHELL", "x"]);
         assert_eq!(show("i sh", r#"{"Healthcheck":{"Test":["NONE"]}}"#), "");
         assert_eq!(show("i sh", r#"{"Healthcheck":{"Test":["CMD","a","b"]}}"#), "a b every 30s, 30s, 3 times");
     }

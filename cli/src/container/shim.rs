@@ -11,9 +11,9 @@ use cache::{ContainerDir, Store};
 use serde::{Deserialize, Serialize};
 
 use super::config::{CONFIG_FILE, Config};
-use super::output;
 use super::start::spawn_helper;
 use super::supervisor::{Attachment, Supervisor, Watch};
+use crate::output;
 use crate::report::{CommandError, Kind};
 
 /// The argument that makes an rbuild process a shim; the root of the store and the container's id follow.

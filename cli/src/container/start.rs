@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use cache::{Backend, ContainerDir, Store, TreeRemover, UnpackJob};
 use executor::net::{ForwardError, Forwarder};
 use executor::spec::{Upper, WindowSize};
+use executor::user::User;
 use executor::{Container, ExecError, Helper, HelperOptions, Stdio};
 
 use super::config::{Config, NamespacePlace, NetworkPlace};
@@ -31,7 +32,7 @@ pub(crate) fn exec_error(error: &ExecError) -> CommandError {
         126 => Kind::NotExecutable,
         _ => Kind::Engine,
     };
-    CommandError::from_error(kind, error, error.hint())
+    CommandError::from_error(kind, error, error.hint().or_else(|| crate::report::few_ids(error)))
 }
 
 fn forward_error(error: &ForwardError) -> CommandError {
@@ -77,6 +78,8 @@ pub(crate) struct Started {
     pub(crate) ports: Vec<BoundPort>,
     /// Its host name.
     pub(crate) hostname: String,
+    /// Who it runs as.
+    pub(crate) user: User,
     /// What the user should know.
     pub(crate) warnings: Vec<String>,
 }
@@ -92,11 +95,12 @@ pub(crate) fn start(
     let found = surroundings(store, helper, dir, config)?;
     let spec = spec::build(config, &found);
     let hostname = spec.hostname.clone().unwrap_or_else(|| found.host_name.clone());
+    let user = User { ids: found.ids, home: found.home };
     let container = helper.start(spec, stdio).map_err(|error| exec_error(&error))?;
     let mut warnings = container.network().warnings.clone();
     warnings.extend(container.unavailable().iter().map(ToString::to_string));
     match forward(config, &container) {
-        Ok((forwarders, ports)) => Ok(Started { container, forwarders, ports, hostname, warnings }),
+        Ok((forwarders, ports)) => Ok(Started { container, forwarders, ports, hostname, user, warnings }),
         Err(error) => {
             container.kill(rustix::process::Signal::KILL.as_raw()).ok();
             container.wait().map_err(|error| exec_error(&error))?;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use cache::{ContainerDir, Store, Timestamp};
 use executor::net::DEFAULT_NETWORK;
 use executor::spec::Process;
+use executor::user::User;
 use executor::{Container, ExecError, Exit, Helper, Stdio};
 use rustix::process::Signal;
 
@@ -29,7 +30,6 @@ use super::create::remove_anonymous_volumes;
 use super::health::{Health, Monitor, Probe};
 use super::log::{LOG_FILE, Log};
 use super::restart::{RestartPolicy, Restarts};
-use super::rootfs::{IdentityError, UserDatabase};
 use super::start::{self, exec_error};
 use super::state::{Ended, Live, Phase, State};
 use super::stdio::{Flow, Streams, Wiring};
@@ -188,7 +188,7 @@ impl Supervisor {
         let container = Arc::new(started.container);
         self.wait_for(&container);
         let now = Timestamp::now();
-        let monitor = self.monitor(&container, &started.hostname)?;
+        let monitor = self.monitor(&container, &started.hostname, &started.user);
         let live = Live {
             pid: container.pid(),
             started: now,
@@ -213,14 +213,14 @@ impl Supervisor {
         });
     }
 
-    fn monitor(&self, container: &Container, hostname: &str) -> Result<Option<Monitor>, CommandError> {
-        let Some(plan) = self.config.life.health.clone() else { return Ok(None) };
-        let database = UserDatabase::of_running(container.pid())?;
-        let user = database.identity(&self.config.program).map_err(IdentityError::from)?;
-        let process = spec::further_process(&self.config, plan.args.clone(), hostname, &user, false);
+    /// Checks run as the user that the container was started as: the container may have ended already, and its files are out of
+    /// reach then.
+    fn monitor(&self, container: &Container, hostname: &str, user: &User) -> Option<Monitor> {
+        let plan = self.config.life.health.clone()?;
+        let process = spec::further_process(&self.config, plan.args.clone(), hostname, user, false);
         let (sender, number) = (self.sender.clone(), self.restarts.count);
         let report = move |probe| drop(sender.send(Event::Checked(number, probe)));
-        Ok(Some(Monitor::start(Arc::clone(&self.helper), container.pid(), process, plan, report)))
+        Some(Monitor::start(Arc::clone(&self.helper), container.pid(), process, plan, report))
     }
 
     /// Watches until the container has ended for good; returns its exit code.

@@ -179,3 +179,12 @@ fn stopping_a_shim_stops_its_container() {
     assert_eq!(logs.end().0, 0);
     assert_eq!(state(&space, "box")["ExitCode"], 0);
 }
+
+#[test]
+fn a_container_with_a_health_check_may_end_at_once() {
+    let Some(space) = space() else { return };
+    let flags = ["--health-cmd", "true", "--health-interval", "5s", "--user", "root"];
+    for _ in 0..60 {
+        space.run(&[&["run", "--rm", "--network", "none"], &flags[..], &["busybox", "true"]].concat()).success();
+    }
+}

@@ -35,13 +35,29 @@ fn containers_are_listed_and_filtered() {
         assert_eq!(names(&["-a", "--filter", filter]), expected, "{filter}");
     }
     space.run(&["ps", "--filter", "colour=red"]).code(2).says("unknown filter `colour`");
+    for filter in ["status=bogus", "health=ill", "exited=soon"] {
+        space.run(&["ps", "--filter", filter]).code(2).says("is no value for the filter");
+    }
     assert_eq!(space.ok(&["ps", "-q"]).trim().len(), 12);
 }
 
 #[test]
 fn a_container_is_described_as_docker_does() {
     let Some(space) = space() else { return };
-    let flags = ["--name", "box", "-e", "A=1", "-h", "there", "--memory-reservation", "32m", "--cidfile", "id"];
+    let flags = [
+        "--health-cmd",
+        "true",
+        "--name",
+        "box",
+        "-e",
+        "A=1",
+        "-h",
+        "there",
+        "--memory-reservation",
+        "32m",
+        "--cidfile",
+        "id",
+    ];
     let id = space.ok(&[&["create"], &flags[..], &["--network", "none", "busybox", "echo", "hi"]].concat());
     assert_eq!(space.read("id"), id.trim());
     let seen = space.inspect("box");
@@ -54,6 +70,7 @@ fn a_container_is_described_as_docker_does() {
     assert!(seen["Config"]["Env"].as_array().unwrap().iter().any(|variable| variable == "A=1"));
     assert_eq!(seen["HostConfig"]["MemoryReservation"], 32 << 20);
     assert_eq!(seen["HostConfig"]["NetworkMode"], "none");
+    assert_eq!(seen["Config"]["Healthcheck"]["Test"], serde_json::json!(["CMD-SHELL", "true"]));
     space.ok(&["rename", "box", "crate"]);
     assert_eq!(space.inspect("crate")["Id"], id.trim());
     space.run(&["inspect", "box"]).code(1);

@@ -43,6 +43,18 @@ fn dockerfiles_that_are_wrong() {
 }
 
 #[test]
+fn words_that_are_no_commands() {
+    let space = space();
+    space.run(&["imgaes"]).code(2).says("there is no command `imgaes`").says("did you mean `rbuild images`?");
+    space.run(&["cp", "a", "b"]).code(2).says("has no command `cp`").says("rbuild exec");
+    assert_eq!(space.ok(&["image", "ls", "-q"]), space.ok(&["images", "-q"]));
+    assert!(space.ok(&["version"]).starts_with(&space.ok(&["--version"])));
+    space.ok(&["help"]);
+    space.dockerfile("FROM busybox\n");
+    space.ok(&["ctx"]);
+}
+
+#[test]
 fn files_that_are_not_there() {
     let space = space();
     space.write("ctx/src/main.rs", "");
@@ -54,6 +66,8 @@ fn files_that_are_not_there() {
     fails(&space, "FROM busybox\nCOPY --from=busybox /nothing /\n", 1, &["Dockerfile:2", "/nothing"]);
     space.run(&["build", "no-such-directory"]).code(2).says("no-such-directory");
     space.run(&["build", "-f", "no-such-file", "ctx"]).code(2).says("no-such-file");
+    assert!(space.ok(&["context", "why", "-c", "ctx", "nothing"]).contains("there is no such file; it would be in"));
+    space.run(&["context", "why", "-c", "ctx", "x.log"]).code(1);
     std::fs::remove_file(space.path("ctx/Dockerfile")).unwrap();
     space.run(&["build", "ctx"]).code(2).says("Dockerfile");
 }

@@ -12,6 +12,8 @@ on_both_backends![
     prune_keeps_what_has_a_name,
     df_counts_bytes,
     a_used_image_stays,
+    a_name_is_removed_alone,
+    what_is_not_there_is_no_error_with_force,
     fsck_and_doctor_report,
 ];
 
@@ -40,6 +42,11 @@ fn history_shows_the_instructions(space: &TestSpace) {
     small_image(space);
     let text = space.ok(&["history", "--no-trunc", "image"]);
     assert!(text.contains("echo content > /file") && text.contains("CMD [\"cat\" \"/file\"]"), "{text}");
+    space.dockerfile(&format!("FROM busybox\nENV LONG={}\n", "x".repeat(100)));
+    space.build(&[]);
+    let text = space.ok(&["history", "image"]);
+    assert!(text.contains("xxx… "), "{text}");
+    assert_eq!(space.inspect("image")["RepoDigests"], serde_json::json!([]));
 }
 
 fn saved_images_load_again(space: &TestSpace) {
@@ -119,6 +126,34 @@ fn a_used_image_stays(space: &TestSpace) {
     assert_eq!(space.ok(&["exec", "box", "cat", "/file"]), "content\n");
     space.ok(&["rm", "-f", "box"]);
     space.ok(&["rmi", "image"]);
+}
+
+fn a_name_is_removed_alone(space: &TestSpace) {
+    small_image(space);
+    let id = space.inspect("image")["Id"].as_str().unwrap().to_owned();
+    space.ok(&["tag", "image", "app:old"]);
+    space.ok(&["tag", "image", "app:latest"]);
+    assert_eq!(space.ok(&["rmi", "-f", "app:old"]), "Untagged: app:old\n");
+    assert_eq!(space.inspect("app")["Id"], *id);
+    // A container that uses it does not mind as long as a name is left.
+    space.ok(&["create", "--name", "box", "--network", "none", "image"]);
+    assert_eq!(space.ok(&["rmi", "app"]), "Untagged: app:latest\n");
+    space.run(&["rmi", "image"]).code(1).says("used by container box").says("--force");
+    space.ok(&["tag", "image", "second"]);
+    space.run(&["rmi", &id]).code(1).says("2 names").says("--force to remove all of them");
+    let said = space.ok(&["rmi", "-f", &id]);
+    assert_eq!(said, format!("Untagged: image:latest\nUntagged: second:latest\nDeleted: {id}\n"));
+}
+
+fn what_is_not_there_is_no_error_with_force(space: &TestSpace) {
+    for command in ["rm", "rmi"] {
+        space.run(&[command, "nothing"]).code(1).says("error: no such");
+        let output = space.run(&[command, "-f", "nothing"]);
+        assert_eq!(output.success().says("no such").stdout, "");
+    }
+    space.ok(&["tag", "busybox", "image"]);
+    space.run(&["rmi", "-f", "nothing", "image"]).success();
+    space.run(&["inspect", "image"]).code(1);
 }
 
 fn fsck_and_doctor_report(space: &TestSpace) {

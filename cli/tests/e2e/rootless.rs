@@ -71,6 +71,11 @@ fn a_user_without_subordinate_ids_can_build() {
     space.dockerfile("FROM busybox\nRUN --network=none id -u\n");
     let output = play(&space, "rbuild load -q -i base.tar -t busybox; rbuild build --progress plain ctx");
     output.success().says(" 0\n");
+    space.dockerfile("FROM busybox\nUSER 1000\nRUN --network=none id -u\n");
+    let run = "rbuild run --rm --network none --user 1000 busybox true || rbuild build ctx";
+    let output = play(&space, run);
+    output.code(1).says("cannot become user 1000:0: Invalid argument\nhint: there is only your own id: give yourself");
+    assert_eq!(output.stderr.matches("usermod --add-subuids").count(), 2, "{output}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::support::TestSpace;
 
 on_both_backends![
     the_exit_code_is_the_commands,
+    ports_without_a_network_are_discarded_aloud,
     what_cannot_start_has_dockers_codes,
     a_detached_container_is_watched_and_stopped,
     a_published_port_answers,
@@ -30,6 +31,16 @@ fn the_exit_code_is_the_commands(space: &TestSpace) {
     let run = ["run", "--rm", "--network", "none", "image", "sh", "-c"];
     space.run(&[&run[..], &["echo out; echo err >&2; exit 42"]].concat()).code(42).says("err");
     space.run(&[&run[..], &["sh -c 'kill -9 $$'; exit $?"]].concat()).code(137);
+}
+
+fn ports_without_a_network_are_discarded_aloud(space: &TestSpace) {
+    plain(space);
+    let run = |flags: &[&str]| space.run(&[&["run", "--rm"], flags, &["image", "true"]].concat());
+    run(&["--network", "none", "-p", "80:80"]).success().says("ports are discarded with --network none");
+    run(&["--network", "host", "-P"]).success().says("ports are discarded with --network host");
+    run(&["--network", "host"]).success().keeps_quiet_about("discarded");
+    run(&["--network", "none", "-v", "rel/path:/x"]).code(125).says("`rel/path` is not the name of a volume");
+    assert!(!space.path("rel").exists());
 }
 
 fn what_cannot_start_has_dockers_codes(space: &TestSpace) {
@@ -92,7 +103,8 @@ fn names_are_taken_once(space: &TestSpace) {
     plain(space);
     let run = |name| space.run(&["run", "-d", "--name", name, "--network", "none", "image", "true"]);
     run("one").success();
-    run("one").code(125).says("one");
+    let output = run("one");
+    assert_eq!(output.code(125).says("one").stderr.matches("hint: ").count(), 1, "{output}");
     run("two").success();
     space.run(&["stop", "no-such"]).code(1).says("no-such");
 }

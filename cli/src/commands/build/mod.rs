@@ -135,7 +135,7 @@ fn call_all(
     let mut worst = ExitCode::SUCCESS;
     for ((job, parsed), call) in asked {
         if several {
-            println!("{}:", job.name);
+            crate::output::say(format_args!("{}:", job.name));
         }
         let subject = Subject { source: job.source(), parsed, requests: &job.requests, images };
         let code = crate::commands::check::run(*call, &subject)?;
@@ -243,8 +243,8 @@ fn show_warnings(inputs: &Inputs, warnings: &[Vec<Diagnostic>], others: Vec<Stri
     if shown.is_empty() {
         return;
     }
-    eprintln!();
-    shown.iter().for_each(|text| eprintln!("{}", text.trim_end()));
+    crate::output::note("");
+    shown.iter().for_each(|text| crate::output::note(text.trim_end()));
     let s = if shown.len() == 1 { "" } else { "s" };
-    eprintln!("{} warning{s} found", shown.len());
+    crate::output::note(format_args!("{} warning{s} found", shown.len()));
 }

@@ -91,15 +91,13 @@ impl Outputs {
         let is_image =
             |output: &&Output| !matches!(output.place, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly);
         if self.places.iter().any(|Output { times, .. }| times.rewrite_layers && results.epoch(*times).is_none()) {
-            eprintln!("warning: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
+            crate::output::note("warning: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
         }
         if self.lost_annotations {
             let error =
                 CommandError::input("annotations have no effect: neither the store nor files have a place for them");
-            eprint!(
-                "{}",
-                error.hint("they go with --push, and into outputs of type registry, oci and docker").warning()
-            );
+            let hint = "they go with --push, and into outputs of type registry, oci and docker";
+            crate::output::note_text(&error.hint(hint).warning());
         }
         let times = self.places.iter().find(is_image).map_or(Times::default(), |output| output.times);
         results.keep(times)
@@ -305,7 +303,7 @@ fn push(
     for name in &names {
         let pushed = exporter::push(results.store(), client, &images, name, options, &|_, _, _| {})?;
         if !quiet {
-            eprintln!("pushed {}@{}", name.familiar(), pushed.descriptor.digest);
+            crate::output::note(format_args!("pushed {}@{}", name.familiar(), pushed.descriptor.digest));
         }
         exported = Some(pushed);
     }

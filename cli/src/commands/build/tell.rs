@@ -175,13 +175,13 @@ fn metadata(delivered: &[Delivered]) -> Value {
 
 fn tell(whole: &BuildArgs, store: &Store, built: &Built, delivered: &[Delivered]) -> Result<(), CommandError> {
     if whole.quiet {
-        delivered.iter().for_each(|result| println!("{}", result.id));
+        delivered.iter().for_each(|result| crate::output::tell(&result.id));
         return Ok(());
     }
     if whole.explain
         && let Some(row) = store.build(built.id)?
     {
-        eprint!("{}", Explained::of(store, row)?.text());
+        crate::output::note_text(&Explained::of(store, row)?.text());
     }
     totals(&built.report);
     let mut skipped: Vec<&str> = Vec::new();
@@ -192,22 +192,27 @@ fn tell(whole: &BuildArgs, store: &Store, built: &Built, delivered: &[Delivered]
     }
     // Targets of a bake file each name the stage they want.
     if !skipped.is_empty() && built.jobs.len() == 1 {
-        eprintln!("{} stages not needed: {}", skipped.len(), skipped.join(", "));
+        crate::output::note(format_args!("{} stages not needed: {}", skipped.len(), skipped.join(", ")));
     }
     for result in delivered {
         if result.target.is_empty() {
-            eprintln!("image {}", result.id);
+            crate::output::note(format_args!("image {}", result.id));
         } else {
-            eprintln!("{}: image {}", result.target, result.id);
+            crate::output::note(format_args!("{}: image {}", result.target, result.id));
         }
-        result.names.iter().for_each(|name| eprintln!("named {name}"));
+        result.names.iter().for_each(|name| crate::output::note(format_args!("named {name}")));
     }
     Ok(())
 }
 
 fn totals(report: &Report) {
     let totals = &report.totals;
-    eprintln!("{} steps cached, {} ran, {:.1}s", totals.hits, totals.misses, totals.duration_ms as f64 / 1000.0);
+    crate::output::note(format_args!(
+        "{} steps cached, {} ran, {:.1}s",
+        totals.hits,
+        totals.misses,
+        totals.duration_ms as f64 / 1000.0
+    ));
 }
 
 /// The id of an earlier build is no longer true, and that of this one must have a place.

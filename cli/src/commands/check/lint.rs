@@ -9,6 +9,7 @@ use solver::plan::LintStages;
 
 use super::{Call, Subject, location, print_json};
 use crate::excerpt::{Excerpt, lines_of};
+use crate::output;
 use crate::report::CommandError;
 use crate::style::Style;
 
@@ -27,7 +28,7 @@ pub(super) fn run(call: Call, subject: &Subject<'_>) -> Result<ExitCode, Command
         print_text(subject, &warnings, error.is_some());
     }
     for base in unknown.iter().filter(|_| error.is_none()) {
-        eprint!("{}", subject.source.base_note(base));
+        output::note_text(&subject.source.base_note(base));
     }
     match error {
         Some(_) if call.ignore_status => Ok(ExitCode::SUCCESS),
@@ -51,15 +52,15 @@ fn find(subject: &Subject<'_>) -> (Vec<Diagnostic>, Vec<UnknownBase>) {
 fn print_text(subject: &Subject<'_>, warnings: &[Diagnostic], failed: bool) {
     let count = match warnings.len() {
         0 if failed => return,
-        0 => return println!("Check complete, no warnings found."),
+        0 => return output::say("Check complete, no warnings found."),
         1 => "1 warning has".to_owned(),
         n => format!("{n} warnings have"),
     };
     if !failed {
-        println!("Check complete, {count} been found!");
+        output::say(format_args!("Check complete, {count} been found!"));
     }
     for warning in warnings {
-        println!("\n{}", text(subject, warning, Style::of_stdout()).trim_end());
+        output::say(format_args!("\n{}", text(subject, warning, Style::of_stdout()).trim_end()));
     }
 }
 

@@ -12,6 +12,7 @@ use solver::Images;
 use solver::plan::Request;
 
 use crate::args::BuildArgs;
+use crate::output;
 use crate::report::CommandError;
 use crate::source_text::SourceText;
 
@@ -110,10 +111,10 @@ pub(crate) fn run(call: Call, subject: &Subject<'_>) -> Result<ExitCode, Command
         Method::Outline => outline::run(call, subject),
         Method::Targets => targets::run(call, subject),
         Method::Build | Method::Describe => {
-            print!(
-                "{}",
-                table(&["NAME", "DESCRIPTION"], METHODS.map(|(_, name, text)| vec![name.to_owned(), text.to_owned()]))
-            );
+            output::show(&table(
+                &["NAME", "DESCRIPTION"],
+                METHODS.map(|(_, name, text)| vec![name.to_owned(), text.to_owned()]),
+            ));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -142,7 +143,7 @@ fn location(first: usize, last: usize) -> Value {
 }
 
 fn print_json(value: &Value) {
-    println!("{value:#}");
+    output::say(format_args!("{value:#}"));
 }
 
 /// Columns under their names, as wide as their content, three blanks apart.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use solver::plan::{Outline, Wanted};
 
 use super::{Call, Subject, location, print_json, table};
+use crate::output;
 use crate::report::CommandError;
 
 pub(super) fn run(call: Call, subject: &Subject<'_>) -> Result<ExitCode, CommandError> {
@@ -16,7 +17,7 @@ pub(super) fn run(call: Call, subject: &Subject<'_>) -> Result<ExitCode, Command
     if call.json {
         print_json(&as_json(subject, &outline));
     } else {
-        print!("{}", text(&outline));
+        output::show(&text(&outline));
     }
     Ok(ExitCode::SUCCESS)
 }

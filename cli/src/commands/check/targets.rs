@@ -6,6 +6,7 @@ use parser::Stage;
 use serde_json::{Value, json};
 
 use super::{Call, Subject, location, print_json, table};
+use crate::output;
 use crate::report::CommandError;
 
 pub(super) fn run(call: Call, subject: &Subject<'_>) -> Result<ExitCode, CommandError> {
@@ -31,7 +32,7 @@ pub(super) fn run(call: Call, subject: &Subject<'_>) -> Result<ExitCode, Command
     });
     // A stage without a name that is not the default can't be asked for.
     let rows = rows.filter(|(name, _)| !name.is_empty()).map(|(name, description)| vec![name, description]);
-    print!("{}", table(&["TARGET", "DESCRIPTION"], rows));
+    output::show(&table(&["TARGET", "DESCRIPTION"], rows));
     Ok(ExitCode::SUCCESS)
 }
 

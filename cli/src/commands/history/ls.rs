@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::{status_word, subject};
 use crate::args::HistoryLsArgs;
-use crate::container::{point_in_time, show};
+use crate::container::point_in_time;
 use crate::context::Context;
+use crate::output::show;
 use crate::report::CommandError;
 
 /// Lists builds, newest first.

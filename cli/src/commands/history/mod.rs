@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use cache::{BuildId, BuildRow, BuildStatus, StepRow, Store};
 
 use crate::args::{HistoryArgs, HistoryCommand, HistoryLogsArgs, HistoryRmArgs};
-use crate::container::{show, show_bytes};
 use crate::context::Context;
+use crate::output::{self, show, show_bytes};
 use crate::report::CommandError;
 
 pub(super) use show::{seconds, word};
@@ -83,7 +83,7 @@ pub(crate) fn print_logs(store: &Store, build: BuildId, step: Option<usize>) -> 
         }
     }
     if text.is_empty() {
-        eprintln!("no step of build {} has printed anything", build.id.0);
+        output::note(format_args!("no step of build {} has printed anything", build.id.0));
     }
     show_bytes(&text);
     Ok(ExitCode::SUCCESS)

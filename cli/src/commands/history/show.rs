@@ -9,8 +9,8 @@ use cache::{BuildRow, BuildStatus, CacheUse, StepRow};
 use super::{find, status_word, subject};
 use crate::args::HistoryShowArgs;
 use crate::commands::report_file;
-use crate::container::show;
 use crate::context::Context;
+use crate::output::show;
 use crate::progress::size;
 use crate::report::CommandError;
 

@@ -69,7 +69,7 @@ pub(crate) struct RmArgs {
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
-    /// Kill those that run
+    /// Kill those that run; what is not there is no error
     #[arg(long, short)]
     pub(crate) force: bool,
     /// Remove their anonymous volumes too

@@ -8,8 +8,8 @@ use super::for_each;
 use crate::container::args::{ContainerArgs, KillArgs, RenameArgs, StopArgs};
 use crate::container::control::{self, Reply, Request};
 use crate::container::look::{self, Seen};
-use crate::container::output;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Stops containers.
@@ -17,7 +17,7 @@ pub(crate) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCode, Comma
     let store = context.store()?;
     for_each(&args.containers, |name| {
         stop_one(&store, name, args.signal, args.time)?;
-        output::say(name);
+        output::tell(name);
         Ok(())
     })
 }
@@ -57,7 +57,7 @@ fn act(names: &[String], context: &Context, request: &Request) -> Result<ExitCod
         let seen = look::find(&store, name)?;
         seen.live()?;
         ask(&seen, request)?;
-        output::say(name);
+        output::tell(name);
         Ok(())
     })
 }

@@ -47,8 +47,11 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, Comma
     }
 }
 
-/// Does something to each of several containers: all are tried, the first failure is the command's.
-fn for_each(names: &[String], mut act: impl FnMut(&str) -> Result<(), CommandError>) -> Result<ExitCode, CommandError> {
+/// Does something to each of several things: all are tried, the first failure is the command's.
+pub(crate) fn for_each(
+    names: &[String],
+    mut act: impl FnMut(&str) -> Result<(), CommandError>,
+) -> Result<ExitCode, CommandError> {
     let mut first = None;
     for name in names {
         if let Err(error) = act(name) {

@@ -10,8 +10,8 @@ use super::for_each;
 use crate::container::args::{NetworkCommand, NetworkCreateArgs};
 use crate::container::list::aligned;
 use crate::container::look;
-use crate::container::output;
 use crate::context::Context;
+use crate::output;
 use crate::report::{CommandError, Kind};
 
 impl From<NetError> for CommandError {
@@ -31,11 +31,11 @@ pub(crate) fn run(command: NetworkCommand, context: &Context) -> Result<ExitCode
         NetworkCommand::Rm { networks: names } => {
             return for_each(&names, |name| {
                 networks.remove(name)?;
-                output::say(name);
+                output::tell(name);
                 Ok(())
             });
         }
-        NetworkCommand::Prune { .. } => networks.prune()?.iter().for_each(output::say),
+        NetworkCommand::Prune { .. } => networks.prune()?.iter().for_each(output::tell),
         NetworkCommand::Connect { .. } | NetworkCommand::Disconnect { .. } => {
             return Err(CommandError::input("a running container cannot change its network")
                 .hint("name the network when the container is made: --network NAME"));
@@ -48,7 +48,7 @@ fn create(networks: &Networks, args: NetworkCreateArgs) -> Result<(), CommandErr
     let NetworkCreateArgs { name, subnet, gateway, internal, label, .. } = args;
     let labels = label.into_iter().collect();
     let network = networks.create(NewNetwork { name, subnet, gateway, internal, labels })?;
-    output::say(network.name);
+    output::tell(network.name);
     Ok(())
 }
 

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use crate::container::args::PortArgs;
 use crate::container::list::container_port;
 use crate::container::look;
-use crate::container::output;
 use crate::container::state::BoundPort;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Prints where ports are published.

@@ -8,8 +8,8 @@ use crate::container::args::PsArgs;
 use crate::container::list::{Filters, Row, table};
 use crate::container::look::{self, Seen};
 use crate::container::names;
-use crate::container::output;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Lists containers.

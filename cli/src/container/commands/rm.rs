@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use super::{for_each, lifecycle};
 use crate::container::args::RmArgs;
 use crate::container::create::remove_anonymous_volumes;
-use crate::container::look;
-use crate::container::output;
+use crate::container::look::{self, Seen};
 use crate::container::start::allow_removal;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Removes containers.
@@ -19,14 +19,16 @@ pub(crate) fn run(args: &RmArgs, context: &Context) -> Result<ExitCode, CommandE
     let store = context.store()?;
     allow_removal(&store)?;
     for_each(&args.containers, |name| {
-        remove(&store, args, name)?;
-        output::say(name);
-        Ok(())
+        match look::lookup(&store, name)? {
+            Some(seen) => remove(&store, args, &seen).map(|()| output::tell(name)),
+            // As docker.
+            None if args.force => Ok(output::note_text(&look::no_such_container(name).warning())),
+            None => Err(look::no_such_container(name)),
+        }
     })
 }
 
-fn remove(store: &Store, args: &RmArgs, name: &str) -> Result<(), CommandError> {
-    let seen = look::find(store, name)?;
+fn remove(store: &Store, args: &RmArgs, seen: &Seen) -> Result<(), CommandError> {
     if seen.state.phase.is_active() {
         if !args.force {
             return Err(CommandError::failed(format!("container `{}` is running", seen.name))

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use crate::container::args::RunArgs;
 use crate::container::create::create;
 use crate::container::foreground::{Staying, check_terminal, stay};
-use crate::container::output;
 use crate::container::shim;
 use crate::container::start::spawn_helper;
 use crate::context::Context;
+use crate::output;
 use crate::report::{CommandError, Kind};
 
 /// Makes a container and starts it.
@@ -26,7 +26,7 @@ fn detached(args: &RunArgs, context: &Context) -> Result<ExitCode, CommandError>
     let (dir, _, helper) = create(&store, context, &args.create, || spawn_helper(store.root()))?;
     drop(helper);
     shim::launch(&store, &dir)?;
-    output::say(dir.id());
+    output::tell(dir.id());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,10 +8,10 @@ use super::{for_each, lifecycle};
 use crate::container::args::{RestartArgs, StartArgs};
 use crate::container::foreground::{Staying, check_terminal, stay};
 use crate::container::look::{self, Seen};
-use crate::container::output;
 use crate::container::shim;
 use crate::container::start::spawn_helper;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Starts containers in the background, or one in the foreground.
@@ -25,7 +25,7 @@ pub(crate) fn start(args: &StartArgs, context: &Context) -> Result<ExitCode, Com
     }
     for_each(&args.containers, |name| {
         start_one(&store, &look::find(&store, name)?)?;
-        output::say(name);
+        output::tell(name);
         Ok(())
     })
 }
@@ -53,7 +53,7 @@ pub(crate) fn restart(args: &RestartArgs, context: &Context) -> Result<ExitCode,
     for_each(&args.stop.containers, |name| {
         lifecycle::stop_one(&store, name, args.stop.signal, args.stop.time)?;
         start_one(&store, &look::find(&store, name)?)?;
-        output::say(name);
+        output::tell(name);
         Ok(())
     })
 }

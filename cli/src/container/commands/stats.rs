@@ -10,8 +10,8 @@ use crate::container::args::{ContainerArgs, StatsArgs};
 use crate::container::list::aligned;
 use crate::container::look::{self, Seen};
 use crate::container::names;
-use crate::container::output;
 use crate::context::Context;
+use crate::output;
 use crate::progress::size;
 use crate::report::CommandError;
 

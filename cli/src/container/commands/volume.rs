@@ -10,9 +10,9 @@ use super::for_each;
 use crate::container::args::{VolumeCommand, VolumeCreateArgs};
 use crate::container::list::{aligned, rfc3339};
 use crate::container::names;
-use crate::container::output;
 use crate::container::start::allow_removal;
 use crate::context::Context;
+use crate::output;
 use crate::report::CommandError;
 
 /// Does what is asked with volumes.
@@ -38,7 +38,7 @@ fn create(store: &Store, args: VolumeCreateArgs) -> Result<(), CommandError> {
     let name = args.name.map_or_else(random, Ok)?;
     let labels = args.label.into_iter().collect();
     store.create_volume(&name, &VolumeMeta { created: Timestamp::now(), anonymous, labels })?;
-    output::say(name);
+    output::tell(name);
     Ok(())
 }
 
@@ -82,7 +82,7 @@ fn remove(store: &Store, name: &str, force: bool) -> Result<(), CommandError> {
     match store.remove_volume(name) {
         Ok(false) if !force => Err(missing(name)),
         Ok(_) => {
-            output::say(name);
+            output::tell(name);
             Ok(())
         }
         Err(error) => Err(error.into()),
@@ -99,7 +99,7 @@ fn prune(store: &Store, all: bool, force: bool) -> Result<(), CommandError> {
             continue;
         }
         match store.remove_volume(volume.name()) {
-            Ok(true) => output::say(volume.name()),
+            Ok(true) => output::tell(volume.name()),
             // Used, or removed by another process meanwhile.
             Ok(false) | Err(StoreError::InUse { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -28,14 +28,31 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), Unexpected> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// `-p`.
+/// `-p`. Port 0 of the host is any free one, as if it were left out.
 pub(crate) fn publish(text: &str) -> Result<Vec<Publish>, PublishError> {
-    executor::net::publish::parse(text)
+    match text.rsplit_once(':') {
+        Some(("0", container)) => executor::net::publish::parse(container),
+        Some((host, container)) if host.ends_with(":0") => {
+            executor::net::publish::parse(&format!("{}:{container}", &host[..host.len() - 1]))
+        }
+        _ => executor::net::publish::parse(text),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn port_0_of_the_host_is_any() {
+        let show = |text| publish(text).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(show("0:80"), "0:80/tcp");
+        assert_eq!(show("0:53/udp"), "0:53/udp");
+        assert_eq!(show("127.0.0.1:0:80"), "127.0.0.1:0:80/tcp");
+        assert_eq!(show("[::1]:0:80"), "[::1]:0:80/tcp");
+        assert_eq!(show("8080:80"), "8080:80/tcp");
+        assert!(publish("80:0").is_err());
+    }
 
     #[test]
     fn keys_are_needed() {

@@ -72,6 +72,12 @@ pub(crate) enum MountError {
     /// The place in the container is the root.
     #[error("nothing can be mounted on `/`")]
     Root,
+    /// Neither a volume nor a path.
+    #[error("`{name}` is not the name of a volume; a path of the host begins with `/` or `./`")]
+    VolumeName {
+        /// As given.
+        name: String,
+    },
     /// `--mount` needs a target.
     #[error("`target` is missing")]
     NoTarget,
@@ -103,7 +109,7 @@ pub(crate) enum MountError {
     },
 }
 
-/// `-v`: `SOURCE:PATH[:OPTIONS]` or `PATH`. What begins with `/`, `.` or `~` is a path of the host, all else a volume.
+/// `-v`: `SOURCE:PATH[:OPTIONS]` or `PATH`. What begins with `/` or `.` is a path of the host, all else a volume.
 pub(crate) fn bind_or_volume(text: &str) -> Result<MountFlag, MountError> {
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
@@ -126,8 +132,10 @@ pub(crate) fn bind_or_volume(text: &str) -> Result<MountFlag, MountError> {
     }
     let source = match source {
         "" => MountSource::Volume { name: None, copy },
-        path if path.starts_with(['/', '.', '~']) || path.contains('/') => {
-            MountSource::Bind { path: path.into(), create: true }
+        path if path.starts_with(['/', '.']) => MountSource::Bind { path: path.into(), create: true },
+        // The shell writes the home directory out; here `~` means nothing.
+        name if name.starts_with('~') || name.contains('/') => {
+            return Err(MountError::VolumeName { name: name.to_owned() });
         }
         name => MountSource::Volume { name: Some(name.to_owned()), copy },
     };
@@ -298,7 +306,7 @@ mod tests {
         /dst => volume  copy=true on /dst
         data:/a/../b/.//c => volume data copy=true on /b/c
         data:/dst:ro,nocopy,z => volume data copy=false on /dst ro
-        a/b:/dst => bind a/b create=true on /dst
+        a/b:/dst => `a/b` is not the name of a volume; a path of the host begins with `/` or `./`
         /src:dst => the path in the container `dst` is not absolute
         dst => the path in the container `dst` is not absolute
         /src:/ => nothing can be mounted on `/`

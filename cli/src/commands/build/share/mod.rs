@@ -94,7 +94,7 @@ impl Sharing {
         for Destination { export, mounts, ignore_error } in self.exports {
             let name = export.name();
             let failed = |error| match share_error(&name, &error) {
-                error if ignore_error => Ok(eprint!("{}", error.warning())),
+                error if ignore_error => Ok(crate::output::note_text(&error.warning())),
                 error => Err(error),
             };
             for id in named.iter().filter(|id| mounts.include(id)) {
@@ -103,7 +103,10 @@ impl Sharing {
             match export.finish() {
                 Ok(done) if !quiet => {
                     let sent = crate::progress::size(done.bytes);
-                    eprintln!("cached {} steps at {name}, sent {sent} in {} blobs", done.records, done.blobs);
+                    crate::output::note(format_args!(
+                        "cached {} steps at {name}, sent {sent} in {} blobs",
+                        done.records, done.blobs
+                    ));
                 }
                 Ok(_) => {}
                 Err(error) => failed(error)?,
