@@ -20,9 +20,14 @@ impl Default for Directives {
 }
 
 impl Directives {
-    /// The image reference in `syntax=`, without the options that may follow it.
-    pub fn syntax_image(&self) -> Option<&str> {
-        self.syntax.as_ref().and_then(|syntax| syntax.value.split(' ').next())
+    /// The frontend image that `syntax=` asks for, unless it is `docker/dockerfile`, whose grammar this is, in some version or from
+    /// a mirror.
+    pub fn foreign_syntax(&self) -> Option<&str> {
+        let image = self.syntax.as_ref()?.value.split(' ').next()?;
+        let (path, name) = image.rsplit_once('/').unwrap_or(("", image));
+        let name = name.split([':', '@']).next()?;
+        let is_docker = path == "docker" || path.ends_with("/docker");
+        (!is_docker || !matches!(name, "dockerfile" | "dockerfile-upstream")).then_some(image)
     }
 }
 
@@ -148,12 +153,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn frontends_of_another_grammar_are_told_apart() {
+        let foreign = |image: &str| {
+            let mut reader = DirectiveReader::default();
+            assert_eq!(reader.offer(&format!("# syntax={image}"), 0), Ok(true));
+            reader.found.foreign_syntax().is_some()
+        };
+        for known in [
+            "docker/dockerfile",
+            "docker.io/docker/dockerfile:1.7-labs",
+            "m.test:5000/x/docker/dockerfile-upstream@sha256:0",
+        ] {
+            assert!(!foreign(known), "{known}");
+        }
+        for other in ["dockerfile", "me/dockerfile:1", "docker/buildx", "localhost:5000/pack"] {
+            assert!(foreign(other), "{other}");
+        }
+    }
+
+    #[test]
     fn keys_ignore_case_and_blanks() {
         let mut reader = DirectiveReader::default();
         assert_eq!(reader.offer("#Escape = `  ", 0), Ok(true));
         assert_eq!(reader.offer("# SYNTAX=docker/dockerfile:1 x=y", 10), Ok(true));
         assert_eq!(reader.found.escape, '`');
-        assert_eq!(reader.found.syntax_image(), Some("docker/dockerfile:1"));
+        assert_eq!(reader.found.foreign_syntax(), None);
         assert_eq!(reader.found.syntax.unwrap().span, Span::new(19, 42));
     }
 

@@ -58,7 +58,7 @@ fn a_mistyped_keyword_is_one_error() {
 #[test]
 fn a_shebang_leaves_room_for_checks_but_not_for_escapes() {
     let file = parse(b"#!/usr/bin/env rbuild\n# syntax=x\n# check=skip=all\n# escape=`\nFROM x AS Y").dockerfile;
-    assert_eq!(file.directives.syntax_image(), Some("x"));
+    assert_eq!(file.directives.foreign_syntax(), Some("x"));
     assert_eq!(file.escape, '\\');
     assert!(!file.check.wants(Rule::StageNameCasing));
 }

@@ -11,7 +11,7 @@ use oci::Digest;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::auth::{Authenticator, Scopes};
@@ -23,6 +23,8 @@ use crate::{Diagnostic, Failure, RegistryError, Retry};
 
 /// How long a server may take to begin its answer, or to go on with it.
 pub(crate) const STALL: Duration = Duration::from_secs(60);
+/// The same for an upload: much may be under way in buffers, and a registry may take its time to put a large blob in its place.
+const UPLOAD_STALL: Duration = Duration::from_secs(300);
 
 const MAX_REDIRECTS: usize = 10;
 
@@ -280,13 +282,15 @@ impl Transport {
             Payload::Bytes(bytes) => request = request.body(bytes.clone()),
             Payload::Stream { digest, size, open } => {
                 let fail = |source| RegistryError::Source { digest: *digest, source };
-                let (body, failure) = stream(open().map_err(fail)?);
-                // How long an upload takes is up to its size; a dead peer shows by unacknowledged data.
-                let sent = request.header(CONTENT_LENGTH, *size).body(body).send().await;
+                let Upload { body, failure, moved } = stream(open().map_err(fail)?);
+                // How long an upload takes is up to its size, but it has to go on.
+                let sent =
+                    while_moving(UPLOAD_STALL, moved, request.header(CONTENT_LENGTH, *size).body(body).send()).await;
                 if let Some(source) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
                     return Err(fail(source));
                 }
-                return sent.map_err(|error| RegistryError::from_http(method, url, error));
+                let answer = sent.ok_or_else(|| stalled(method, url))?;
+                return answer.map_err(|error| RegistryError::from_http(method, url, error));
             }
         }
         receive(method, url, request.send()).await
@@ -302,6 +306,28 @@ pub(crate) async fn receive(
     match timeout(STALL, sent).await {
         Ok(answer) => answer.map_err(|error| RegistryError::from_http(method, url, error)),
         Err(_) => Err(stalled(method, url)),
+    }
+}
+
+/// Waits for the end of an upload; none when nothing of it was taken for so long.
+async fn while_moving<T>(
+    patience: Duration,
+    mut moved: watch::Receiver<u64>,
+    sent: impl Future<Output = T>,
+) -> Option<T> {
+    let mut sent = std::pin::pin!(sent);
+    loop {
+        let moves = async {
+            if moved.changed().await.is_err() {
+                // All is handed over; what is left is the answer.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            answer = &mut sent => return Some(answer),
+            () = moves => {}
+            () = tokio::time::sleep(patience) => return None,
+        }
     }
 }
 
@@ -398,8 +424,17 @@ fn redirect_target(url: &Url, call: &Call<'_>, response: &Response) -> Option<Ur
     url.join(location.to_str().ok()?).ok().filter(|target| matches!(target.scheme(), "http" | "https"))
 }
 
+/// A body that is being read and sent.
+struct Upload {
+    body: reqwest::Body,
+    /// Why it could not be read.
+    failure: Arc<StdMutex<Option<io::Error>>>,
+    /// Changes with each piece that is taken.
+    moved: watch::Receiver<u64>,
+}
+
 /// Turns a reader into a request body; the reader runs on its own thread. The cell holds the reader's error, if it had one.
-fn stream(mut reader: Box<dyn Read + Send>) -> (reqwest::Body, Arc<StdMutex<Option<io::Error>>>) {
+fn stream(mut reader: Box<dyn Read + Send>) -> Upload {
     let failure = Arc::new(StdMutex::new(None));
     let (pieces, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(4);
     let cell = failure.clone();
@@ -424,8 +459,13 @@ fn stream(mut reader: Box<dyn Read + Send>) -> (reqwest::Body, Arc<StdMutex<Opti
             }
         }
     });
-    let pieces = futures_util::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
-    (reqwest::Body::wrap_stream(pieces), failure)
+    let (moving, moved) = watch::channel(0);
+    let pieces = futures_util::stream::unfold((receiver, moving), async |(mut receiver, moving)| {
+        let piece = receiver.recv().await?;
+        moving.send_modify(|count| *count += 1);
+        Some((piece, (receiver, moving)))
+    });
+    Upload { body: reqwest::Body::wrap_stream(pieces), failure, moved }
 }
 
 /// Reads until `buffer` is full or the reader ends; the number of bytes read.
@@ -445,6 +485,23 @@ pub(crate) fn read_full(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_upload_has_to_go_on() {
+        let patience = Duration::from_millis(300);
+        let (moving, moved) = watch::channel(0);
+        let slow = async {
+            for _ in 0..8 {
+                tokio::time::sleep(patience / 4).await;
+                moving.send_modify(|count| *count += 1);
+            }
+            "answer"
+        };
+        assert_eq!(while_moving(patience, moved.clone(), slow).await, Some("answer"));
+        assert_eq!(while_moving(patience, moved.clone(), std::future::pending::<()>()).await, None);
+        drop(moving);
+        assert_eq!(while_moving(patience, moved, std::future::pending::<()>()).await, None);
+    }
 
     #[test]
     fn error_documents_of_several_kinds() {

@@ -125,7 +125,8 @@ impl Condition {
             Self::InUse(want) => entry.in_use == *want,
             Self::Shared(want) => entry.shared == *want,
             Self::Mutable(want) => (entry.kind == EntryKind::Mount) == *want,
-            Self::UnusedFor(span) => entry.last_used.until(now) >= *span,
+            // What carries no time of use may have been made a moment ago; it goes with its layer.
+            Self::UnusedFor(span) => entry.last_used != Timestamp(0) && entry.last_used.until(now) >= *span,
         }
     }
 }
@@ -180,6 +181,8 @@ mod tests {
         ] {
             assert!(!holds(bad.clone()), "{bad:?}");
         }
+        let unknown = Entry { last_used: Timestamp(0), ..entry() };
+        assert!(!Condition::UnusedFor(Duration::ZERO).holds(&unknown, Timestamp(11_000)));
         assert!(Text::matching("(").is_err());
     }
 

@@ -88,7 +88,8 @@ pub(crate) fn run_jobs(
         let triggers = images.triggers();
         let jobs = jobs.iter().zip(&parsed);
         let unused = jobs.flat_map(|(job, parsed)| unused::remarks(job, &parsed.dockerfile, &triggers));
-        show_warnings(&inputs, &warnings, unused.map(|remark| remark.warning()).collect());
+        let foreign = parsed.iter().filter_map(|parsed| foreign_syntax(&parsed.dockerfile));
+        show_warnings(&inputs, &warnings, foreign.chain(unused).map(|remark| remark.warning()).collect());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -226,6 +227,13 @@ fn lint_failure(source: &SourceText<'_>, warnings: &[Diagnostic]) -> CommandErro
     let mut error = CommandError::input(format!("lint violation found for rules: {}", rules.join(", ")));
     error.before = Some(warnings.iter().map(|warning| source.warning(warning, Style::of_stderr()) + "\n").collect());
     error
+}
+
+/// A remark on a Dockerfile that was written for another frontend.
+fn foreign_syntax(dockerfile: &parser::Dockerfile) -> Option<CommandError> {
+    let image = dockerfile.directives.foreign_syntax()?;
+    let error = CommandError::input(format!("`# syntax={image}` names another frontend, which was not used"));
+    Some(error.hint("every Dockerfile is read with the grammar of docker/dockerfile"))
 }
 
 /// Prints the warnings of the Dockerfiles after `others`.
