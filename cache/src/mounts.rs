@@ -243,6 +243,10 @@ impl Instance<'_> {
         }
         if sharing == Sharing::Shared && kind == LockKind::Exclusive {
             lock.lock_shared().map_err(io_error("lock", self.object()))?;
+            // Not in one step (flock(2)): garbage collection may have come between.
+            if !fsio::exists(&self.dir()) || !fsio::same_file(&lock, &self.lock_path()).unwrap_or(false) {
+                return Ok(None);
+            }
         }
         lock.set_modified(SystemTime::now()).map_err(io_error("write", self.object()))?;
         Ok(Some(CacheMount { id: self.id.to_owned(), path: self.dir().join(DATA), lock }))
@@ -267,7 +271,11 @@ impl Instance<'_> {
             fsio::replace_durably(&session.temp(), &parent.join(META), &to_json(&meta, &self.object())?)
                 .map_err(failed())?;
         }
-        fsio::open_locked(&parent.join(format!("{}.lock", self.number)), kind).map_err(failed())
+        fsio::open_locked(&self.lock_path(), kind).map_err(failed())
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.store.layout().mount(self.id).join(format!("{}.lock", self.number))
     }
 
     /// Fills a directory and shows it. The caller holds the lock exclusively.

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,7 +128,12 @@ impl Session {
             return Ok(());
         }
         let lines: String = fresh.iter().map(Pin::line).collect();
-        (&self.lease).write_all(lines.as_bytes())?;
+        let end = self.lease.metadata()?.len();
+        (&self.lease).write_all(lines.as_bytes()).inspect_err(|_| {
+            // Half a line would spoil the next one.
+            let cut = self.lease.set_len(end).and_then(|()| (&self.lease).seek(SeekFrom::Start(end)));
+            cut.map(drop).unwrap_or_default();
+        })?;
         pinned.extend(fresh);
         Ok(())
     }

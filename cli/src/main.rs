@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     container::shim_main();
     // Made once: with so many flags, that takes a while.
     let definition = args::Cli::command();
-    let arguments = match args::with_command(&definition, std::env::args_os().collect()) {
+    let arguments = match args::completed(&definition, std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(error) => return error.report(),
     };

@@ -5,6 +5,7 @@ mod build;
 mod cache;
 mod history;
 mod image;
+mod switches;
 mod words;
 
 use std::ffi::OsString;
@@ -116,14 +117,16 @@ pub(crate) enum Command {
 /// Global options that take a value, which may stand before the command.
 const GLOBAL_WITH_VALUE: [&str; 2] = ["--root", "--log-level"];
 
-/// Puts `build` in where the command was left out: `rbuild -t app .`; and the command for docker's other words (`words`).
+/// The command line as the definition has it: with the command, and with plain switches.
 ///
 /// # Errors
 /// When the first word is neither a command nor what can be built.
-pub(crate) fn with_command(
-    definition: &clap::Command,
-    mut arguments: Vec<OsString>,
-) -> Result<Vec<OsString>, CommandError> {
+pub(crate) fn completed(definition: &clap::Command, arguments: Vec<OsString>) -> Result<Vec<OsString>, CommandError> {
+    Ok(switches::plain(definition, with_command(definition, arguments)?))
+}
+
+/// Puts `build` in where the command was left out: `rbuild -t app .`; and the command for docker's other words (`words`).
+fn with_command(definition: &clap::Command, mut arguments: Vec<OsString>) -> Result<Vec<OsString>, CommandError> {
     let known: Vec<&str> = definition.get_subcommands().flat_map(clap::Command::get_name_and_visible_aliases).collect();
     let mut position = 1;
     while let Some(argument) = arguments.get(position).and_then(|a| a.to_str()) {
@@ -152,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    fn completed(line: &str) -> String {
+    fn with_build(line: &str) -> String {
         let words = line.split(' ').map(OsString::from).collect();
         with_command(&Cli::command(), words)
             .unwrap()
@@ -164,13 +167,13 @@ mod tests {
 
     #[test]
     fn build_may_be_left_out() {
-        assert_eq!(completed("rbuild -t app ."), "rbuild build -t app .");
-        assert_eq!(completed("rbuild ."), "rbuild build .");
-        assert_eq!(completed("rbuild --root /x -t a ."), "rbuild --root /x build -t a .");
-        assert_eq!(completed("rbuild --root=/x images"), "rbuild --root=/x images");
-        assert_eq!(completed("rbuild --help"), "rbuild --help");
-        assert_eq!(completed("rbuild build ."), "rbuild build .");
-        assert_eq!(completed("rbuild -D image ls -q"), "rbuild -D images -q");
+        assert_eq!(with_build("rbuild -t app ."), "rbuild build -t app .");
+        assert_eq!(with_build("rbuild ."), "rbuild build .");
+        assert_eq!(with_build("rbuild --root /x -t a ."), "rbuild --root /x build -t a .");
+        assert_eq!(with_build("rbuild --root=/x images"), "rbuild --root=/x images");
+        assert_eq!(with_build("rbuild --help"), "rbuild --help");
+        assert_eq!(with_build("rbuild build ."), "rbuild build .");
+        assert_eq!(with_build("rbuild -D image ls -q"), "rbuild -D images -q");
         assert!(with_command(&Cli::command(), vec!["rbuild".into(), "biuld".into(), ".".into()]).is_err());
     }
 

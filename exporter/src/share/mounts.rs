@@ -1,6 +1,8 @@
 //! Cache mounts beside the results: a mount goes out as one tar, and fills one that is made new where it is missing.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use cache::{CacheMount, Store, StoreError, Timestamp};
@@ -93,9 +95,27 @@ impl Import {
                 return Err(wrong("is more than the disk has room for"));
             }
             let mut tar = Checked::new(plain(place, content)?);
-            unpack_mount(store, &mut tar, dest)?;
-            let seen = tar.finish().map_err(|source| ShareError::Transfer { source })?;
-            if seen.digest == digest { Ok(true) } else { Err(wrong("is damaged")) }
+            let unpacked = unpack_mount(store, &mut tar, dest).map_err(ShareError::from).and_then(|_| {
+                let seen = tar.finish().map_err(|source| ShareError::Transfer { source })?;
+                if seen.digest == digest { Ok(true) } else { Err(wrong("is damaged")) }
+            });
+            if unpacked.is_err() {
+                // Another place, or the step itself, begins with an empty directory.
+                clear(dest).map_err(|source| ShareError::Transfer { source })?;
+            }
+            unpacked
         })
     }
+}
+
+/// Removes what is in a directory.
+fn clear(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
