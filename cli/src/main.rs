@@ -12,10 +12,12 @@ mod output;
 mod page;
 mod progress;
 mod report;
+mod rows;
 mod signals;
 mod source_text;
 mod space;
 mod style;
+mod template;
 
 use std::process::ExitCode;
 
@@ -45,11 +47,15 @@ fn main() -> ExitCode {
     commands::run(cli.command, &context).and_then(output::checked).unwrap_or_else(|error| error.report())
 }
 
-/// Logs go to standard error, and only when asked for.
+/// Logs go to standard error, and only when asked for. Where that is closed they are lost, without a word about it there.
 fn start_log(global: &args::Global) {
     let level = global.log_level.clone().or_else(|| global.debug.then(|| "debug".to_owned()));
     if let Some(level) = level {
         let filter = tracing_subscriber::EnvFilter::new(level);
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .log_internal_errors(false)
+            .init();
     }
 }

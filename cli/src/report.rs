@@ -161,6 +161,16 @@ pub(crate) fn few_ids(error: &ExecError) -> Option<String> {
     })
 }
 
+impl From<crate::template::TemplateError> for CommandError {
+    fn from(error: crate::template::TemplateError) -> Self {
+        let kind = match error {
+            crate::template::TemplateError::Syntax { .. } => Kind::Input,
+            _ => Kind::Failed,
+        };
+        Self::from_error(kind, &error, None)
+    }
+}
+
 impl From<cache::StoreError> for CommandError {
     fn from(error: cache::StoreError) -> Self {
         Self::from_error(Kind::Failed, &error, error.hint())

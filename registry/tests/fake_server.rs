@@ -337,6 +337,22 @@ fn basic_logins_and_their_absence() {
 }
 
 #[test]
+fn logins_are_tried_at_the_token_server_too() {
+    let server = guarded("Basic dTpw");
+    client().try_login(&server.host(), "u", "p").unwrap();
+    assert_eq!(client().try_login(&server.host(), "u", "wrong").unwrap_err().status(), Some(401));
+    let basic = Server::with_hook(|request| {
+        let known = request.header("authorization") == "Basic dTpw";
+        (!known).then(|| Reply::new(401).header("WWW-Authenticate", r#"Basic realm="x""#))
+    });
+    let basic = basic.unwrap();
+    client().try_login(&basic.host(), "u", "p").unwrap();
+    assert_eq!(client().try_login(&basic.host(), "u", "wrong").unwrap_err().status(), Some(401));
+    // Who wants no login takes any.
+    client().try_login(&Server::start().unwrap().host(), "u", "p").unwrap();
+}
+
+#[test]
 fn a_redirect_to_another_host_gets_no_login() {
     let cdn = Server::start().unwrap();
     let bytes = data(1000);

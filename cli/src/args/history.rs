@@ -63,9 +63,15 @@ pub(crate) struct HistoryArgs {
     /// Image, by name or id
     #[arg(required = true)]
     pub(crate) image: Option<String>,
-    /// Print whole instructions
+    /// Print whole instructions and ids
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Print ids alone
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// table, json with one step a line, or a template such as `{{.CreatedBy}}`
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: String,
 }
 
 /// What to do with earlier builds.

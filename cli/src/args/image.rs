@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// List images
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImagesArgs {
-    /// Only images of this name
+    /// Only images of this name, in which * and ? stand for other letters
     pub(crate) name: Option<String>,
     /// Print full ids
     #[arg(long)]
@@ -13,8 +13,17 @@ pub(crate) struct ImagesArgs {
     /// Print ids alone
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// Print JSON, one image a line
-    #[arg(long, value_name = "table|json", default_value = "table")]
+    /// Only some: reference=NAME (with * and ?), dangling=true|false, label=KEY[=VALUE], before=IMAGE, since=IMAGE
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Print digests of manifests, which the store does not keep
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// All images, as without it: steps between make none
+    #[arg(long, short, hide = true)]
+    pub(crate) all: bool,
+    /// table, json with one image a line, or a template such as `{{.Repository}}:{{.Tag}}`
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub(crate) format: String,
 }
 
@@ -44,6 +53,12 @@ pub(crate) struct InspectArgs {
     /// Names or ids
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// json in one line, or a template such as `{{.Config.Cmd}}` [default: JSON for people]
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Only images, or only containers
+    #[arg(long = "type", value_name = "image|container", value_parser = ["image", "container"])]
+    pub(crate) kind: Option<String>,
 }
 
 /// Read images from an OCI layout (tar or directory) or a docker archive

@@ -1,16 +1,18 @@
-//! `images`, `rmi`, `tag`, `inspect` and `history IMAGE`: looking after the images of the store.
+//! `rmi`, `tag`, `inspect` and `history IMAGE`: looking after the images of the store.
 
 use std::process::ExitCode;
 
 use cache::{Store, Target};
-use oci::{ImageConfig, Reference};
+use oci::Reference;
 use serde_json::json;
 
-use crate::args::{ImagesArgs, InspectArgs, RmiArgs, TagArgs};
+use crate::args::{HistoryArgs, InspectArgs, RmiArgs, TagArgs};
 use crate::context::Context;
 use crate::output;
 use crate::progress::size;
 use crate::report::CommandError;
+use crate::rows;
+use crate::template::Template;
 
 /// What a name or the start of an id stands for.
 pub(crate) fn find(store: &Store, text: &str) -> Result<(Target, Option<Reference>), CommandError> {
@@ -33,63 +35,6 @@ fn lookup(store: &Store, text: &str) -> Result<Option<(Target, Option<Reference>
 
 fn no_such_image(text: &str) -> CommandError {
     CommandError::failed(format!("no such image: {text}")).hint("`rbuild images` lists those in the store")
-}
-
-/// Lists images.
-pub(crate) fn list(args: &ImagesArgs, context: &Context) -> Result<ExitCode, CommandError> {
-    let store = context.store()?;
-    let mut rows = Vec::new();
-    for summary in store.images()? {
-        let config = store.image_config(&summary.image.id)?;
-        let names: Vec<Option<Reference>> =
-            if summary.names.is_empty() { vec![None] } else { summary.names.iter().cloned().map(Some).collect() };
-        for name in names {
-            let wanted = args.name.as_ref().is_none_or(|wanted| {
-                name.as_ref().is_some_and(|name| name.familiar_name() == *wanted || name.familiar() == *wanted)
-            });
-            if wanted {
-                rows.push((name, summary.image.id, created(&config), summary.size));
-            }
-        }
-    }
-    rows.sort_by(|a, b| b.2.cmp(&a.2));
-    let id = |digest: &oci::Digest| if args.no_trunc { digest.to_string() } else { digest.short() };
-    match args.format.as_str() {
-        _ if args.quiet => rows.iter().for_each(|row| output::say(id(&row.1))),
-        "json" => {
-            for (name, digest, created, bytes) in &rows {
-                let (repository, tag) = name_parts(name.as_ref());
-                output::say(
-                    json!({"Repository": repository, "Tag": tag, "ID": digest.to_string(), "CreatedAt": created, "Size": bytes}),
-                );
-            }
-        }
-        "table" => {
-            output::say(format_args!("{:<30} {:<15} {:<14} {:<18} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED"));
-            for (name, digest, created, bytes) in &rows {
-                let (repository, tag) = name_parts(name.as_ref());
-                output::say(format_args!(
-                    "{repository:<30} {tag:<15} {:<14} {:<18} {}",
-                    id(digest),
-                    ago(created),
-                    size(*bytes)
-                ));
-            }
-        }
-        other => return Err(CommandError::input(format!("unknown format `{other}`"))),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn name_parts(name: Option<&Reference>) -> (String, String) {
-    match name {
-        Some(name) => (name.familiar_name(), name.tag.clone().unwrap_or_else(|| "<none>".to_owned())),
-        None => ("<none>".to_owned(), "<none>".to_owned()),
-    }
-}
-
-fn created(config: &ImageConfig) -> String {
-    config.created.clone().unwrap_or_default()
 }
 
 /// `3 minutes ago` for an RFC 3339 time.
@@ -169,18 +114,31 @@ pub(crate) fn inspect(args: &InspectArgs, context: &Context) -> Result<ExitCode,
     let store = context.store()?;
     let mut found = Vec::new();
     for name in &args.names {
-        if let Some(container) = crate::container::inspect(&store, name)? {
-            found.push(container);
-            continue;
+        if args.kind.as_deref() != Some("image") {
+            if let Some(container) = crate::container::inspect(&store, name)? {
+                found.push(container);
+                continue;
+            }
+            if args.kind.is_some() {
+                return Err(crate::container::no_such_container(name));
+            }
         }
         let (target, _) = find(&store, name)?;
         for id in store.images_of(&target)? {
             found.push(image_json(&store, id)?);
         }
     }
-    let text = serde_json::to_string_pretty(&found)
-        .map_err(|error| CommandError::from_error(crate::report::Kind::Failed, &error, None))?;
-    output::say(text);
+    let failed = |error: serde_json::Error| CommandError::from_error(crate::report::Kind::Failed, &error, None);
+    match args.format.as_deref() {
+        None => output::say(serde_json::to_string_pretty(&found).map_err(failed)?),
+        Some("json") => output::say(serde_json::to_string(&found).map_err(failed)?),
+        Some(format) => {
+            let template = Template::parse(format)?;
+            for value in &found {
+                output::say(template.render(value)?);
+            }
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -214,25 +172,48 @@ fn image_json(store: &Store, id: oci::Digest) -> Result<serde_json::Value, Comma
 }
 
 /// Prints how an image was made, the last step first.
-pub(crate) fn history(image: &str, no_trunc: bool, context: &Context) -> Result<ExitCode, CommandError> {
+pub(crate) fn history(image: &str, args: &HistoryArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let store = context.store()?;
     let (target, _) = find(&store, image)?;
     let id = store.images_of(&target)?.into_iter().next().ok_or_else(|| no_such_image(image))?;
     let config = store.image_config(&id)?;
     let mut layers = config.rootfs.diff_ids.iter();
-    let mut rows = Vec::new();
+    let mut steps = Vec::new();
     for entry in &config.history {
         let bytes = match if entry.empty_layer { None } else { layers.next() } {
             Some(layer) => store.layer_size(layer)?.unwrap_or(0),
             None => 0,
         };
-        rows.push((entry, bytes));
+        steps.push(history_row(entry, bytes, args.no_trunc));
     }
-    output::say(format_args!("{:<16} {:<70} SIZE", "CREATED", "CREATED BY"));
-    for (entry, bytes) in rows.into_iter().rev() {
-        let by = entry.created_by.clone().unwrap_or_default().replace(['\n', '\t'], " ");
-        let by = if no_trunc { by } else { super::df::clip(&by, 70) };
-        output::say(format_args!("{:<16} {by:<70} {}", ago(entry.created.as_deref().unwrap_or_default()), size(bytes)));
+    steps.reverse();
+    // Only the last step made an image that has an id, as with BuildKit.
+    if let Some(last) = steps.first_mut() {
+        last["ID"] = if args.no_trunc { id.to_string() } else { id.short() }.into();
     }
+    let format = match args.format.as_str() {
+        _ if args.quiet => "{{.ID}}",
+        "table" => "table {{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}",
+        other => other,
+    };
+    let heads = json!({
+        "ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "CreatedBy": "CREATED BY", "Size": "SIZE",
+        "Comment": "COMMENT",
+    });
+    output::show(&rows::render(format, &heads, &steps)?);
     Ok(ExitCode::SUCCESS)
+}
+
+fn history_row(entry: &oci::History, bytes: u64, whole: bool) -> serde_json::Value {
+    const WIDTH: usize = 70;
+    let by = entry.created_by.clone().unwrap_or_default().replace(['\n', '\t'], " ");
+    let created = entry.created.as_deref().unwrap_or_default();
+    json!({
+        "ID": "<missing>",
+        "CreatedSince": ago(created),
+        "CreatedAt": created,
+        "CreatedBy": if whole { by } else { super::df::clip(&by, WIDTH) },
+        "Size": size(bytes),
+        "Comment": entry.comment.clone().unwrap_or_default(),
+    })
 }

@@ -12,6 +12,7 @@ mod explain;
 mod filter;
 mod fsck;
 pub(crate) mod history;
+mod image_list;
 mod images;
 mod login;
 mod prune;
@@ -33,7 +34,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<ExitCode, Comma
         Command::Bake(args) => bake::run(&args, context),
         Command::Context(command) => context::run(&command),
         Command::Explain(args) => explain::run(&args, context),
-        Command::Images(args) => images::list(&args, context),
+        Command::Images(args) => image_list::run(&args, context),
         Command::Rmi(args) => images::remove(&args, context),
         Command::Tag(args) => images::tag(&args, context),
         Command::Inspect(args) => images::inspect(&args, context),

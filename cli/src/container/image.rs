@@ -32,7 +32,9 @@ pub(crate) fn obtain(
 
 fn fetch(store: &Store, context: &Context, args: &CreateArgs) -> Result<StoredImage, CommandError> {
     let name = reference(args.image())?;
-    output::note(format_args!("fetching {}", name.familiar()));
+    if !args.quiet {
+        output::note(format_args!("fetching {}", name.familiar()));
+    }
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     pull_image(store, context, &name, &platform, args.tls_verify)
 }

@@ -164,13 +164,32 @@ impl Row {
             "ID": self.id, "Image": self.image, "Command": self.command, "RunningFor": self.created,
             "CreatedAt": rfc3339(seen.config.created), "State": seen.state.phase.word(), "Status": self.status,
             "Ports": self.ports, "Names": self.name, "Labels": labels.join(","),
-            "Networks": network_name(&seen.config),
+            "Networks": network_name(&seen.config), "Mounts": mounts(&seen.config),
+            "LocalVolumes": seen.config.volumes().count().to_string(),
         })
     }
 
     fn cells(&self) -> [&str; 7] {
         [&self.id, &self.image, &self.command, &self.created, &self.status, &self.ports, &self.name]
     }
+}
+
+/// What stands above the columns of a table of one's own.
+pub(crate) fn heads() -> Value {
+    json!({
+        "ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "RunningFor": "CREATED", "CreatedAt": "CREATED AT",
+        "State": "STATE", "Status": "STATUS", "Ports": "PORTS", "Names": "NAMES", "Labels": "LABELS", "Label": {},
+        "Networks": "NETWORKS", "Mounts": "MOUNTS", "LocalVolumes": "LOCAL VOLUMES",
+    })
+}
+
+fn mounts(config: &Config) -> String {
+    let shown = config.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Bind { path, .. } => Some(path.display().to_string()),
+        MountSource::Volume { name, .. } => Some(name.clone()),
+        MountSource::Tmpfs { .. } => None,
+    });
+    shown.collect::<Vec<_>>().join(",")
 }
 
 /// The whole table.

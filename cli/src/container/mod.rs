@@ -50,7 +50,7 @@ mod volume;
 pub(crate) use args::Command;
 pub(crate) use commands::{for_each, point_in_time, run, usage_code};
 pub(crate) use inspect::inspect;
-pub(crate) use look::made_of;
+pub(crate) use look::{made_of, no_such_container};
 pub(crate) use shim::shim_main;
 pub(crate) use start::allow_removal;
 pub(crate) use terminal::RawMode;

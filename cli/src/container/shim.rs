@@ -74,7 +74,12 @@ pub(crate) fn shim_main() {
     if arguments.next().is_none_or(|argument| argument != SHIM_ARGUMENT) {
         return;
     }
-    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(io::stderr)
+        .log_internal_errors(false)
+        .init();
     let code = match (arguments.next(), arguments.next().and_then(|id| id.into_string().ok())) {
         (Some(root), Some(id)) => serve(&root, &id),
         _ => 2,

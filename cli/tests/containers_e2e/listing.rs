@@ -39,6 +39,10 @@ fn containers_are_listed_and_filtered() {
         space.run(&["ps", "--filter", filter]).code(2).says("is no value for the filter");
     }
     assert_eq!(space.ok(&["ps", "-q"]).trim().len(), 12);
+    assert_eq!(space.ok(&["ps", "--format", r#"{{.Names}} {{.State}} {{.Label "tier"}}"#]), "up running web\n");
+    assert_eq!(space.ok(&["ps", "--format", r"table {{.Names}}\t{{.Image}}"]), "NAMES     IMAGE\nup        busybox\n");
+    assert_eq!(space.ok(&["inspect", "-f", "{{.State.Running}}", "up", "down"]), "true\nfalse\n");
+    assert_eq!(space.ok(&["stats", "--no-stream", "--format", "{{.Name}}"]), "up\n");
 }
 
 #[test]

@@ -12,6 +12,7 @@ on_both_backends![
     prune_keeps_what_has_a_name,
     df_counts_bytes,
     a_used_image_stays,
+    images_are_chosen_and_printed_as_asked,
     a_name_is_removed_alone,
     what_is_not_there_is_no_error_with_force,
     fsck_and_doctor_report,
@@ -116,6 +117,50 @@ fn df_counts_bytes(space: &TestSpace) {
     let usage: serde_json::Value = serde_json::from_str(&space.ok(&["df", "--format", "json"])).unwrap();
     assert!(usage.to_string().contains("layers"), "{usage}");
     assert!(space.ok(&["df"]).lines().count() > 2);
+}
+
+fn images_are_chosen_and_printed_as_asked(space: &TestSpace) {
+    space.dockerfile("FROM busybox\nRUN echo x > /x\nLABEL tier=web\nENV A=1\nCMD [\"sh\"]\n");
+    space.build(&[]);
+    space.ok(&["tag", "image", "example.org/team/app:1.0"]);
+    space.dockerfile("FROM busybox\nENV B=2\n");
+    space.ok(&["build", "-q", "-t", "other", "ctx"]);
+    space.ok(&["tag", "image", "other"]);
+    let names = |flags: &[&str]| {
+        let text = space.ok(&[&["images", "--format", "{{.Repository}}:{{.Tag}}"], flags].concat());
+        let mut names: Vec<&str> = text.lines().collect();
+        names.sort_unstable();
+        names.join(" ")
+    };
+    for (flags, expected) in [
+        (&["im*"][..], "image:latest"),
+        (&["--filter", "reference=*/*/app"], "example.org/team/app:1.0"),
+        (&["--filter", "reference=im*", "--filter", "reference=busybox:l*"], "busybox:latest image:latest"),
+        (&["-a", "--filter", "dangling=true"], "<none>:<none>"),
+        (&["--filter", "label=tier=web", "im*"], "image:latest"),
+        (&["--filter", "label=tier=db"], ""),
+        (&["--filter", "before=image", "b*"], "busybox:latest"),
+        (&["--filter", "before=busybox", "im*"], ""),
+        (&["--filter", "since=busybox", "im*"], "image:latest"),
+    ] {
+        assert_eq!(names(flags), expected, "{flags:?}");
+    }
+    space.run(&["images", "--filter", "colour=red"]).code(2).says("the keys are reference");
+    assert!(space.ok(&["images", "--digests"]).contains("DIGEST"));
+    assert_eq!(
+        space.ok(&["images", "--format", "table {{.Tag}}\\t{{.Repository}}", "im*"]),
+        "TAG       REPOSITORY\nlatest    image\n"
+    );
+    let inspect = |format: &str| space.ok(&["inspect", "-f", format, "image"]);
+    assert_eq!(inspect("{{json .Config.Cmd}}"), "[\"sh\"]\n");
+    assert_eq!(inspect(r#"{{index .Config.Labels "tier"}} {{.Os}}"#), "web linux\n");
+    assert!(inspect("{{range .Config.Env}}{{println .}}{{end}}").contains("A=1\n"));
+    space.run(&["inspect", "-f", "{{.Nothing}}", "image"]).code(1).says("there is no field `Nothing`");
+    space.run(&["inspect", "-f", "{{.Id", "image"]).code(2).says("`}}` is missing");
+    space.run(&["inspect", "--type", "container", "image"]).code(1).says("no such container");
+    let ids = space.ok(&["history", "-q", "--no-trunc", "image"]);
+    assert_eq!(ids.lines().next(), space.inspect("image")["Id"].as_str());
+    assert!(space.ok(&["history", "--format", "{{.CreatedBy}}", "image"]).starts_with("CMD"));
 }
 
 fn a_used_image_stays(space: &TestSpace) {

@@ -21,7 +21,7 @@ pub(crate) fn run(args: &HistoryArgs, context: &Context) -> Result<ExitCode, Com
         (Some(HistoryCommand::Show(args)), _) => show::run(args, context),
         (Some(HistoryCommand::Logs(args)), _) => logs(args, context),
         (Some(HistoryCommand::Rm(args)), _) => remove(args, context),
-        (None, Some(image)) => super::images::history(image, args.no_trunc, context),
+        (None, Some(image)) => super::images::history(image, args, context),
         (None, None) => Err(CommandError::input("an image or one of the words ls, show, logs and rm is needed")),
     }
 }

@@ -98,8 +98,8 @@ pub(crate) struct PsArgs {
     /// The one that was made last; short for -n 1
     #[arg(long, short)]
     pub(crate) latest: bool,
-    /// table, or json with one container a line
-    #[arg(long, value_name = "table|json", default_value = "table", value_parser = ["table", "json"])]
+    /// table, json with one container a line, or a template such as `{{.Names}}: {{.Status}}`
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub(crate) format: String,
 }
 
@@ -194,8 +194,11 @@ pub(crate) struct StatsArgs {
     /// Names or ids [default: all that run]
     #[arg(value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
-    /// table, or json with one container a line
-    #[arg(long, value_name = "table|json", default_value = "table", value_parser = ["table", "json"])]
+    /// Print once, as without it
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// table, json with one container a line, or a template such as `{{.Name}}: {{.MemUsage}}`
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub(crate) format: String,
 }
 

@@ -62,6 +62,9 @@ pub(crate) struct CreateArgs {
     /// Remove the container when it ends
     #[arg(long)]
     pub(crate) rm: bool,
+    /// Do not say that an image is being fetched
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     /// Keep standard input open
     #[arg(long, short)]
     pub(crate) interactive: bool,

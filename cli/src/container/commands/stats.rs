@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::container::args::{ContainerArgs, StatsArgs};
 use crate::container::list::aligned;
@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::output;
 use crate::progress::size;
 use crate::report::CommandError;
+use crate::rows;
 
 /// Clock ticks a second of `/proc/PID/stat`; the same on every architecture of Linux (USER_HZ).
 const TICKS: u64 = 100;
@@ -42,10 +43,17 @@ pub(crate) fn stats(args: &StatsArgs, context: &Context) -> Result<ExitCode, Com
         let cpu: f64 = processes.iter().map(|process| process.cpu_seconds).sum();
         rows.push((names::short(one.dir.id()).to_owned(), one.name.clone(), cpu, memory, processes.len()));
     }
-    if args.format == "json" {
-        for (id, name, cpu, memory, pids) in rows {
-            output::say(json!({"ID": id, "Name": name, "CPUSeconds": cpu, "MemUsage": memory, "PIDs": pids}));
-        }
+    if args.format != "table" {
+        let value = |(id, name, cpu, memory, pids): &(String, String, f64, u64, usize)| {
+            // For programs, numbers are numbers.
+            let memory = if args.format == "json" { json!(memory) } else { json!(size(*memory)) };
+            json!({"ID": id, "Name": name, "CPUSeconds": cpu, "MemUsage": memory, "PIDs": pids})
+        };
+        let values: Vec<Value> = rows.iter().map(value).collect();
+        let heads = json!({
+            "ID": "CONTAINER ID", "Name": "NAME", "CPUSeconds": "CPU TIME", "MemUsage": "MEM USAGE", "PIDs": "PIDS",
+        });
+        output::show(&rows::render(&args.format, &heads, &values)?);
         return Ok(ExitCode::SUCCESS);
     }
     let cells: Vec<[String; 5]> = rows
