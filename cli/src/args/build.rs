@@ -21,6 +21,12 @@ pub(crate) struct BuildArgs {
     /// manifest-descriptor, index or index-descriptor, of one platform or all
     #[arg(long, value_name = "[TYPE[[PLATFORM]],...:]KEY=VALUE")]
     pub(crate) annotation: Vec<String>,
+    /// Only `false`: no provenance attestation is made
+    #[arg(long, value_name = "false", value_parser = no_attestation)]
+    pub(crate) provenance: Option<()>,
+    /// Only `false`: no bill of materials is made
+    #[arg(long, value_name = "false", value_parser = no_attestation)]
+    pub(crate) sbom: Option<()>,
     /// Set a build-time variable; without `=VALUE`, from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
@@ -146,4 +152,12 @@ pub(crate) struct SpaceArgs {
     /// Let the cache take this much whatever the other two say [default: 10% of the disk, at most 10GB]
     #[arg(long, value_name = "SIZE|PERCENT", env = "RBUILD_RESERVED_SPACE")]
     pub(crate) reserved_space: Option<String>,
+}
+
+/// What is not made can be switched off.
+fn no_attestation(text: &str) -> Result<(), String> {
+    match text {
+        "false" | "0" => Ok(()),
+        _ => Err("rbuild makes no attestations; only `false` is taken".to_owned()),
+    }
 }
