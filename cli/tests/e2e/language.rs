@@ -20,6 +20,7 @@ on_both_backends![
     root_is_a_number,
     a_link_to_nowhere_is_missing,
     one_step_in_other_words_hits,
+    a_file_before_the_pivot_is_a_source,
 ];
 
 fn directories_that_are_only_on_the_way_keep_their_owner(space: &TestSpace) {
@@ -261,4 +262,12 @@ fn one_step_in_other_words_hits(space: &TestSpace) {
     assert_eq!(space.build(&[]).caches(&[2]), ["hit"]);
     space.dockerfile("FROM busybox\nCOPY d /q\n");
     assert_eq!(space.build(&[]).caches(&[2]), ["miss"]);
+}
+
+fn a_file_before_the_pivot_is_a_source(space: &TestSpace) {
+    space.dockerfile(
+        "FROM busybox AS s\nRUN mkdir -p /k/src/nm && touch /k/a.log /k/src/nm/y\nFROM busybox\nCOPY --from=s --parents /k/*/./nm /y/\n",
+    );
+    space.build(&[]);
+    assert_eq!(space.shell("cd /y; find . -type f | sort"), "./a.log\n./nm/y\n");
 }

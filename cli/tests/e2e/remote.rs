@@ -78,14 +78,15 @@ fn names_logins_and_redirects(space: &TestSpace) {
     web.put("/nameless/", Some(Reply::new(302).header("Location", "/")));
     web.put_file("/private/f", "secret");
     web.put_file("/a%20b", "blank");
+    web.put_file("/x%2Fc", "slash");
     let (root, private) = (web.url("/"), web.url("/private/f"));
-    let (login, moved) = (web.url("/a%20b"), web.url("/nameless/"));
-    space.dockerfile(&format!("FROM busybox\nADD {root} /d/\nADD {login} {moved} /e/\nADD {private} /p\n"));
+    let (login, moved, slash) = (web.url("/a%20b"), web.url("/nameless/"), web.url("/x%2Fc"));
+    space.dockerfile(&format!("FROM busybox\nADD {root} /d/\nADD {login} {moved} {slash} /e/\nADD {private} /p\n"));
     let output = space.try_build(&[]);
     output.code(1).says("Dockerfile:4").says("401").says("--secret id=HTTP_AUTH_TOKEN_127.0.0.1");
     space.write("token", "letmein\n");
     space.build(&["--secret", "id=HTTP_AUTH_TOKEN_127.0.0.1,src=token"]);
-    assert_eq!(space.shell("ls /d /e"), "/d:\nserved.txt\n\n/e:\na b\nnameless\n");
+    assert_eq!(space.shell("ls /d /e"), "/d:\nserved.txt\n\n/e:\na b\nc\nnameless\n");
     assert_eq!(space.shell("cat /p"), "secret");
     web.put_file("/", "unnamed now");
     let output = space.try_build(&["--secret", "id=HTTP_AUTH_TOKEN_127.0.0.1,src=token"]);

@@ -211,13 +211,19 @@ fn select_with_parents(source: &Source, pattern: &Pattern) -> Result<Vec<Root>, 
     for pivot in pivots {
         let real = source.resolve(&pivot, true)?;
         let top = source.lookup(&real)?.ok_or_else(missing)?;
+        let from_context = matches!(source, Source::Local(_));
         if !top.is_dir() && !wild.is_empty() {
+            // What matches before the pivot is a source of its own; but of a context only what lies behind the pivot is sent.
+            if !from_context {
+                let name = pivot.name().map(<[u8]>::to_vec).unwrap_or_default();
+                let only_above = HashSet::new();
+                roots.push(Root { name, top, header: true, below: Vec::new(), only_above, from_context });
+            }
             continue;
         }
         let walked = source.walk(&real)?;
         let all = walked.iter().map(|entry| (relative(&entry.path, &real), entry.clone())).collect();
         let (below, only_above) = keep(all, wanted);
-        let from_context = matches!(source, Source::Local(_));
         roots.push(Root { name: Vec::new(), top, header: false, below, only_above, from_context });
     }
     // Nothing behind the pivot is nothing that could be there.

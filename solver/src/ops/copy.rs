@@ -122,8 +122,12 @@ impl CopyOp {
             (self.manifest(below, &lists), lists)
         };
         let is_plain = |source: &CopySource| matches!(source, CopySource::Tree { pattern, .. } if !pattern.parents);
-        let has_dir = chosen.iter().flat_map(|chosen| &chosen.roots).any(|(root, _)| root.top.is_dir());
-        if has_dir && self.sources.iter().all(is_plain) { vec![spelled(true), spelled(false)] } else { Vec::new() }
+        if !self.sources.iter().all(is_plain) {
+            return Vec::new();
+        }
+        let roots = || chosen.iter().flat_map(|chosen| &chosen.roots).map(|(root, _)| root);
+        let is_other = |header: &bool| roots().any(|root| root.top.is_dir() && root.header != *header);
+        [true, false].into_iter().filter(is_other).map(spelled).collect()
     }
 
     /// Every field but the times is in the manifest: what is selected stands in the lists, with the modes and owners it

@@ -53,12 +53,13 @@ impl DownloadName {
     }
 }
 
-/// The last part of a URL's path, percent signs resolved.
+/// The last part of a URL's path, once its percent signs are resolved.
 fn url_file_name(url: &str) -> Option<String> {
     let (_, rest) = url.split_once("://")?;
     let (_, path) = rest.split(['?', '#']).next()?.split_once('/')?;
-    let name = percent_decoded(path.trim_end_matches('/').rsplit('/').next()?);
-    is_file_name(&name).then_some(name)
+    let path = percent_decoded(path);
+    let name = path.trim_end_matches('/').rsplit('/').next()?;
+    is_file_name(name).then(|| name.to_owned())
 }
 
 fn is_file_name(name: &str) -> bool {

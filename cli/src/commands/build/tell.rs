@@ -192,7 +192,8 @@ fn tell(whole: &BuildArgs, store: &Store, built: &Built, delivered: &[Delivered]
     }
     // Targets of a bake file each name the stage they want.
     if !skipped.is_empty() && built.jobs.len() == 1 {
-        crate::output::note(format_args!("{} stages not needed: {}", skipped.len(), skipped.join(", ")));
+        let s = if skipped.len() == 1 { "" } else { "s" };
+        crate::output::note(format_args!("{} stage{s} not needed: {}", skipped.len(), skipped.join(", ")));
     }
     for result in delivered {
         if result.target.is_empty() {
@@ -207,8 +208,9 @@ fn tell(whole: &BuildArgs, store: &Store, built: &Built, delivered: &[Delivered]
 
 fn totals(report: &Report) {
     let totals = &report.totals;
+    let s = if totals.hits == 1 { "" } else { "s" };
     crate::output::note(format_args!(
-        "{} steps cached, {} ran, {:.1}s",
+        "{} step{s} cached, {} ran, {:.1}s",
         totals.hits,
         totals.misses,
         totals.duration_ms as f64 / 1000.0
