@@ -238,7 +238,7 @@ impl LocalDir {
             Err(errno) => Err(io(path, errno)),
         };
         links::follow(&LayerPath::root(), path.as_bytes(), follow_last, link).map_err(|stuck| match stuck {
-            Stuck::Loop => LocalError::Loop { path: path.to_string() },
+            Stuck::Loop => LocalError::Loop { path: shown(path) },
             Stuck::Path(error) => error.into(),
             Stuck::Tree(error) => error,
         })
@@ -273,7 +273,7 @@ impl LocalDir {
             let file = self.open(path)?;
             let before = FileStat::from(&rustix::fs::fstat(&file).map_err(|errno| io(path, errno))?);
             let content = single::digest(&mut &file);
-            let content = content.map_err(|source| LocalError::Io { path: path.to_string(), source })?;
+            let content = content.map_err(|source| LocalError::Io { path: shown(path), source })?;
             let digest = with_xattrs(content, &self.xattrs(path)?);
             let after = FileStat::from(&rustix::fs::fstat(&file).map_err(|errno| io(path, errno))?);
             if before == after {
@@ -283,7 +283,7 @@ impl LocalDir {
                 return Ok(digest);
             }
         }
-        Err(LocalError::Unstable { path: path.to_string() })
+        Err(LocalError::Unstable { path: shown(path) })
     }
 
     /// The extended attributes of a file that count.
@@ -303,9 +303,7 @@ impl LocalDir {
         match rustix::fs::openat(&self.fd, os_path(path), flags, Mode::empty()) {
             Ok(fd) => Ok(File::from(fd)),
             // A socket holds nothing.
-            Err(Errno::NXIO) => {
-                File::open("/dev/null").map_err(|source| LocalError::Io { path: path.to_string(), source })
-            }
+            Err(Errno::NXIO) => File::open("/dev/null").map_err(|source| LocalError::Io { path: shown(path), source }),
             Err(errno) => Err(io(path, errno)),
         }
     }
@@ -352,6 +350,11 @@ fn os_path(path: &LayerPath) -> &OsStr {
     if path.is_root() { OsStr::new(".") } else { OsStr::from_bytes(path.as_bytes()) }
 }
 
+/// A path as the user writes it.
+fn shown(path: &LayerPath) -> String {
+    if path.is_root() { ".".to_owned() } else { path.to_string().trim_start_matches('/').to_owned() }
+}
+
 fn io(path: &LayerPath, errno: Errno) -> LocalError {
-    LocalError::Io { path: path.to_string(), source: errno.into() }
+    LocalError::Io { path: shown(path), source: errno.into() }
 }
