@@ -12,6 +12,9 @@ use crossbeam_channel::{RecvTimeoutError, Sender};
 /// How often the disk is looked at while steps run. Two system calls each time.
 const PERIOD: Duration = Duration::from_millis(250);
 
+/// When it is tried again after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
 /// Looks after the space of one build. Dropping it ends its thread.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -48,11 +51,11 @@ impl Watch {
     fn start(store: Store, limit: SpaceLimit) -> Self {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let look = move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(PERIOD) {
+            let mut period = PERIOD;
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(period) {
                 // A failure shows where something is written next, or is told before the next step.
-                if store.is_over(&limit).unwrap_or(false) && store.make_room(&limit).is_err() {
-                    return;
-                }
+                let failed = store.is_over(&limit).unwrap_or(false) && store.make_room(&limit).is_err();
+                period = if failed { AFTER_FAILURE } else { PERIOD };
             }
         };
         Self { stop: Some(stop), thread: Some(std::thread::spawn(look)) }

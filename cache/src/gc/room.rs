@@ -2,7 +2,7 @@
 //! number that an exact measurement sets and that every process adds to what it has put since. Only when that number, or the free
 //! space of the disk, says that a limit is passed, is the store looked over.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -26,8 +26,10 @@ const GB: u64 = 1_000_000_000;
 const MEASURED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Builds of each project that stay in the history when space is short: with the others go their logs and lists of files.
 const HISTORY: usize = 20;
-/// A collection that could not free enough is not tried again before the cache grew by this much.
+/// A collection that could not free enough is not tried again before the cache grew by this much, or so much time has gone by: what
+/// was in use then may be free now.
 const RETRY_GROWTH: u64 = 64 << 20;
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl SpaceLimit {
     /// BuildKit's limits for a disk of so many bytes: at most 80 % of it and 100 GB, nothing below 10 % or 10 GB is touched. Of the
@@ -65,14 +67,27 @@ pub(crate) struct Growth {
     untold: AtomicU64,
     /// What the database said last.
     told: AtomicU64,
-    /// Below this the limits are not looked at again.
+    /// Below this the limits are not looked at again before `retry_after`.
     retry_at: AtomicU64,
+    /// Milliseconds, as of a [`Timestamp`].
+    retry_after: AtomicI64,
 }
 
 impl Growth {
     /// Counts bytes that were put into the cache.
     pub(crate) fn add(&self, bytes: u64) {
         self.untold.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a collection that found too little would find no more now.
+    fn is_in_vain(&self, used: u64) -> bool {
+        used < self.retry_at.load(Ordering::Relaxed) && Timestamp::now().0 < self.retry_after.load(Ordering::Relaxed)
+    }
+
+    fn note_outcome(&self, used: u64, enough: bool) {
+        let after = Timestamp::now().0 + RETRY_AFTER.as_millis() as i64;
+        self.retry_after.store(after, Ordering::Relaxed);
+        self.retry_at.store(if enough { 0 } else { used + RETRY_GROWTH }, Ordering::Relaxed);
     }
 
     fn estimate(&self) -> u64 {
@@ -104,8 +119,7 @@ impl Store {
         let pruned = self.prune_alone(&policy, &one)?;
         let used = self.inner.growth.estimate();
         let enough = limit.keep(used, self.free_space()?) == used;
-        let retry_at = if enough { 0 } else { used + RETRY_GROWTH };
-        self.inner.growth.retry_at.store(retry_at, Ordering::Relaxed);
+        self.inner.growth.note_outcome(used, enough);
         self.restore_ballast();
         Ok(Some(pruned))
     }
@@ -117,7 +131,7 @@ impl Store {
     pub fn is_over(&self, limit: &SpaceLimit) -> Result<bool, StoreError> {
         let growth = &self.inner.growth;
         let used = growth.estimate();
-        Ok(used >= growth.retry_at.load(Ordering::Relaxed) && limit.keep(used, self.free_space()?) < used)
+        Ok(!growth.is_in_vain(used) && limit.keep(used, self.free_space()?) < used)
     }
 
     /// Adds what this process has put to the account of all; measures when nobody has for long.
@@ -176,6 +190,19 @@ fn add_used(db: &Connection, grown: u64) -> rusqlite::Result<Option<(u64, Timest
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_tried_in_vain_is_tried_again() {
+        let growth = Growth::default();
+        assert!(!growth.is_in_vain(10));
+        growth.note_outcome(10, false);
+        assert!(growth.is_in_vain(10));
+        assert!(!growth.is_in_vain(10 + RETRY_GROWTH), "it grew");
+        growth.retry_after.store(Timestamp::now().0, Ordering::Relaxed);
+        assert!(!growth.is_in_vain(10), "time went by");
+        growth.note_outcome(10, true);
+        assert!(!growth.is_in_vain(10));
+    }
 
     #[test]
     fn limits_follow_the_disk_up_to_a_bound() {
