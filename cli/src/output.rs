@@ -11,6 +11,8 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use executor::Errno;
+
 use crate::report::{CommandError, Kind};
 
 /// As a shell shows a program that SIGPIPE ended.
@@ -35,7 +37,7 @@ pub(crate) fn show_bytes(bytes: &[u8]) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
         Err(error) => {
-            note_text(&cannot_write(&error.to_string()).render(crate::style::Style::of_stderr()));
+            note_text(&cannot_write(&Errno::from(&error).to_string()).render(crate::style::Style::of_stderr()));
             std::process::exit(Kind::Failed.code().into());
         }
     }
@@ -49,7 +51,7 @@ pub(crate) fn tell(line: impl Display) {
 /// Text about what has been done, as it is.
 pub(crate) fn tell_text(text: &str) {
     match write(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => drop(LOST.set(error.to_string())),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => drop(LOST.set(Errno::from(&error).to_string())),
         _ => {}
     }
 }

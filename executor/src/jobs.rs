@@ -85,7 +85,7 @@ pub(crate) fn run(job: &Job, fds: Vec<OwnedFd>, xattr: OverlayXattr) -> Result<(
 fn set_owners(owners: &[Ownership]) -> Result<(), String> {
     owners.iter().try_for_each(|Ownership { path, uid, gid, mode }| {
         let owned = lchown(path, Some(*uid), Some(*gid));
-        owned.map_err(|error| format!("{} {uid}:{gid}", at("give an owner to", path)(error)))?;
+        owned.map_err(|error| format!("cannot give `{}` to {uid}:{gid}: {}", path.display(), plain(&error)))?;
         let mode = mode.map(fs::Permissions::from_mode);
         mode.map_or(Ok(()), |mode| fs::set_permissions(path, mode)).map_err(at("set the mode of", path))
     })
