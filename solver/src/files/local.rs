@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::links::{self, Stuck};
 use super::single;
 use super::source::Entry;
+use super::xattrs::encoded;
 
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 5;
@@ -314,12 +315,7 @@ pub(super) fn with_xattrs(content: ContentDigest, xattrs: &Xattrs) -> ContentDig
     if xattrs.is_empty() {
         return content;
     }
-    let mut bytes = content.0.to_vec();
-    for part in xattrs.iter().flat_map(|(name, value)| [name, value]) {
-        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(part);
-    }
-    ContentDigest::of(&bytes)
+    ContentDigest::of(&[&content.0[..], &encoded(xattrs)].concat())
 }
 
 fn device(number: u64) -> Device {

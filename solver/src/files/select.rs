@@ -10,7 +10,7 @@ use parser::dockerignore::IgnoreFile;
 use parser::gomatch::{self, Pattern as Wild};
 
 use super::source::{Entry, Source, SourceError};
-use super::xattrs::CAPABILITY;
+use super::xattrs::{CAPABILITY, encoded};
 use super::{is_below, relative};
 
 /// What to select from one tree.
@@ -291,12 +291,7 @@ fn xattrs(entry: &Entry) -> String {
     if entry.attrs.xattrs.is_empty() {
         return String::new();
     }
-    let mut bytes = Vec::new();
-    for part in entry.attrs.xattrs.iter().flat_map(|(name, value)| [name, value]) {
-        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(part);
-    }
-    format!("+{}", ContentDigest::of(&bytes).hex())
+    format!("+{}", ContentDigest::of(&encoded(&entry.attrs.xattrs)).hex())
 }
 
 /// A path as one printable part of a line.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use oci::layer::Xattrs;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 
@@ -35,6 +36,16 @@ pub(crate) fn read(dir: &OwnedFd, name: &OsStr) -> Result<BTreeMap<Vec<u8>, Vec<
 
 /// What a file may do beyond its owner (capabilities(7)).
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
+/// Names and values as one string of bytes, the length of each in front of it: what digests are of.
+pub(super) fn encoded(xattrs: &Xattrs) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in xattrs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
 
 /// [`CAPABILITY`] and what users set; labels and the host's overlay marks stay behind.
 fn counts(name: &[u8]) -> bool {

@@ -91,7 +91,7 @@ impl Outputs {
         let is_image =
             |output: &&Output| !matches!(output.place, Place::Local { .. } | Place::Tar { .. } | Place::CacheOnly);
         if self.places.iter().any(|Output { times, .. }| times.rewrite_layers && results.epoch(*times).is_none()) {
-            crate::output::note("warning: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
+            crate::output::warn("rewrite-timestamp has no effect without SOURCE_DATE_EPOCH");
         }
         if self.lost_annotations {
             let error =
